@@ -1,0 +1,225 @@
+"""The fixed-step time loop: all lanes together, reducers folded in, members that leave frozen where they are.
+
+The loop knows nothing of solvers (a stepper does) nor of measures (reducers do). With a traced number of steps one
+compiled program serves every dt and duration, ends early when no lane is alive, and cannot be differentiated backward;
+with a Python int it is a `scan` of that length, which can.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._results import Result
+from ..solvers import Lanes
+from .reducers import SAMPLE_EVERY, AbstractReducer
+from .steppers import AbstractStepper, stepper_of
+
+DEFAULT_ESCAPE_NORM = 1e6
+"""A state of this Euclidean norm has left: a bounded network never comes near, an exploding one passes in no time."""
+
+
+class SaveTimes(eqx.Module):
+    """Where to keep states: after `steps[k]` whole steps, and the fraction `fractions[k]` in [0, 1] of the next one.
+
+    `fractions` None means exactly on the steps. Steps ascend.
+    """
+
+    steps: Int[Array, " times"]
+    fractions: Float[Array, " times"] | None = None
+
+
+class LaneRun(eqx.Module):
+    """What a run leaves behind, the lane axis last.
+
+    **Attributes:** `y` (n, lanes) final states; `result` (lanes,) int8 codes of `Result`; `num_steps` (lanes,) int32
+    steps until the end or the escape; `reduced` measures by name, each (lanes,); `saved` (times, n, lanes) or None.
+    """
+
+    y: Float[Array, "n lanes"]
+    result: Int[Array, " lanes"]
+    num_steps: Int[Array, " lanes"]
+    reduced: dict[str, Array]
+    saved: Float[Array, "times n lanes"] | None = None
+
+
+class _Loop(eqx.Module):
+    """What travels through the loop."""
+
+    step: Int[Array, ""]
+    x: Float[Array, "n lanes"]
+    result: Int[Array, " lanes"]
+    num_steps: Int[Array, " lanes"]
+    memory: PyTree
+    states: tuple[PyTree, ...]
+
+
+class _Run(eqx.Module):
+    """What stays the same through the loop."""
+
+    lanes: Lanes
+    stepper: AbstractStepper
+    reducers: tuple[AbstractReducer, ...]
+    t0: Float[Array, ""]
+    dt: Float[Array, ""]
+    escape_norm: Float[Array, ""]
+
+    def start(self, x: Float[Array, "n lanes"]) -> _Loop:
+        count = jnp.zeros(x.shape[-1:], jnp.int32)
+        states = tuple(reducer.init(self.lanes, x) for reducer in self.reducers)
+        memory = self.stepper.init(self.lanes, self.t0, self.dt, x)
+        return _Loop(jnp.zeros((), jnp.int32), x, count.astype(jnp.int8), count, memory, states)
+
+    def trial(self, loop: _Loop) -> tuple[Array, PyTree]:
+        """The states one step later, before anybody asks whether they are allowed."""
+        t = self.t0 + loop.step.astype(self.dt.dtype) * self.dt
+        return self.stepper.step(self.lanes, t, self.dt, loop.x, loop.memory)
+
+    def advance(self, loop: _Loop) -> _Loop:
+        """One step, after which lanes that left are frozen at their last good state, and the cheap reducers."""
+        x, memory = self.trial(loop)
+        squared = jnp.sum(x * x, axis=0)
+        alive = loop.result == Result.successful
+        # Written so that NaN counts as outside.
+        inside = squared <= self.escape_norm**2
+        leaving = jnp.where(jnp.isfinite(squared), Result.escaped, Result.non_finite).astype(jnp.int8)
+        moving = alive & inside
+        x = jnp.where(moving[None, :], x, loop.x)
+        states = self._update(loop.states, loop, x, sampled=False)
+        result = jnp.where(alive & ~inside, leaving, loop.result)
+        return _Loop(loop.step + 1, x, result, loop.num_steps + moving, memory, states)
+
+    def sample(self, loop: _Loop) -> _Loop:
+        """The look of the sampled reducers at the present state."""
+        states = self._update(loop.states, loop, loop.x, sampled=True)
+        return eqx.tree_at(lambda loop: loop.states, loop, states)
+
+    def finish(self, loop: _Loop, saved: Array | None) -> LaneRun:
+        reduced: dict[str, Array] = {}
+        for reducer, state in zip(self.reducers, loop.states, strict=True):
+            reduced |= reducer.finish(state, self.lanes, loop.x, self.dt)
+        return LaneRun(loop.x, loop.result, loop.num_steps, reduced, saved)
+
+    def _update(self, states: tuple[PyTree, ...], loop: _Loop, x: Array, sampled: bool) -> tuple[PyTree, ...]:
+        return tuple(
+            reducer.update(state, self.lanes, loop.step, loop.x, x) if reducer.sampled is sampled else state
+            for reducer, state in zip(self.reducers, states, strict=True)
+        )
+
+
+def run_lanes(
+    lanes: Lanes,
+    y0: Float[Array, "n lanes"],
+    solver: Any,
+    reducers: tuple[AbstractReducer, ...],
+    *,
+    t0: Any,
+    dt: Any,
+    num_steps: Any,
+    escape_norm: Any = DEFAULT_ESCAPE_NORM,
+    save: SaveTimes | None = None,
+) -> LaneRun:
+    """Run `num_steps` steps of size `dt` in every lane.
+
+    **Arguments:**
+
+    - `lanes`: the networks; `y0`: (n, lanes) their starts, whose dtype the run keeps.
+    - `solver`: `jo.ForwardEuler()`, `jo.solvers.PoissonSplitting(...)` or any Diffrax solver.
+    - `reducers`: measures to fold in; sampled ones look every `SAMPLE_EVERY` steps.
+    - `t0`, `dt`, `escape_norm`: scalars, may be traced.
+    - `num_steps`: an int32 scalar (may be traced; early end; forward derivatives only), or a Python int (a scan).
+    - `save`: which states to keep; none by default.
+
+    **Returns:** a `LaneRun`. Call it inside a `jax.jit` of your own. **Raises:** as `stepper_of`.
+    """
+    dtype = y0.dtype
+    scalars = [jnp.asarray(value, dtype) for value in (t0, dt, escape_norm)]
+    run = _Run(lanes, stepper_of(solver), reducers, *scalars)
+    loop = run.start(y0)
+    if save is None:
+        return run.finish(_march(run, loop, num_steps), None)
+    if isinstance(num_steps, int):
+        return _scan_and_gather(run, loop, num_steps, save)
+
+    def to_next_save(loop: _Loop, at: SaveTimes) -> tuple[_Loop, Array]:
+        loop = _march(run, loop, at.steps)
+        return loop, _between(run, loop, at.fractions)
+
+    loop, saved = jax.lax.scan(to_next_save, loop, save)
+    return run.finish(_march(run, loop, num_steps), saved)
+
+
+def _march(run: _Run, loop: _Loop, until: Any) -> _Loop:
+    """Advance to the step number `until`, sampling every `SAMPLE_EVERY` steps."""
+    if isinstance(until, int):
+        strides, rest = divmod(until, SAMPLE_EVERY)
+        loop = _scan(lambda loop: run.sample(_scan(run.advance, loop, SAMPLE_EVERY)), loop, strides)
+        return _scan(run.advance, loop, rest)
+
+    def stride(loop: _Loop) -> _Loop:
+        # Samples fall on multiples of SAMPLE_EVERY whether or not the run stops to save in between.
+        target = jnp.minimum((loop.step // SAMPLE_EVERY + 1) * SAMPLE_EVERY, until)
+        loop = jax.lax.fori_loop(loop.step, target, lambda _, loop: run.advance(loop), loop)
+        return _sample_if_due(run, loop)
+
+    def unfinished(loop: _Loop) -> Array:
+        return (loop.step < until) & jnp.any(loop.result == Result.successful)
+
+    loop = jax.lax.while_loop(unfinished, stride, loop)
+    # When every lane is frozen the loop ends early, but time goes on.
+    return eqx.tree_at(lambda loop: loop.step, loop, jnp.maximum(loop.step, until))
+
+
+def _sample_if_due(run: _Run, loop: _Loop) -> _Loop:
+    due = loop.step % SAMPLE_EVERY == 0
+    # A lambda, since JAX hashes the function and a bound method hashes the arrays of its module.
+    return jax.lax.cond(due, lambda loop: run.sample(loop), lambda loop: loop, loop)
+
+
+def _scan(function: Callable[[_Loop], _Loop], loop: _Loop, length: int) -> _Loop:
+    return jax.lax.scan(lambda loop, _: (function(loop), None), loop, length=length)[0]
+
+
+def _between(run: _Run, loop: _Loop, fraction: Array | None) -> Array:
+    """The states `fraction` of a step later, by the cubic Hermite polynomial over that step; frozen lanes as they are."""
+    if fraction is None:
+        return loop.x
+    after, _ = run.trial(loop)
+    between = hermite(run, loop.x, after, fraction)
+    return jnp.where((loop.result == Result.successful)[None, :], between, loop.x)
+
+
+def hermite(run: _Run, before: Array, after: Array, fraction: Array) -> Array:
+    """The cubic that has the states and slopes at both ends of a step, at `fraction` of it: error O(dt^4)."""
+    zero, one = jnp.zeros_like(run.dt), jnp.ones_like(run.dt)
+    polynomial = diffrax.ThirdOrderHermitePolynomialInterpolation(
+        t0=zero,
+        t1=one,
+        y0=before,
+        y1=after,
+        k0=run.dt * run.lanes.velocity(before),
+        k1=run.dt * run.lanes.velocity(after),
+    )
+    return polynomial.evaluate(fraction)
+
+
+def _scan_and_gather(run: _Run, loop: _Loop, num_steps: int, save: SaveTimes) -> LaneRun:
+    """The differentiable run with saving: backward differentiation stores every state anyway, so keep and pick."""
+
+    def body(loop: _Loop, _: None) -> tuple[_Loop, Array]:
+        loop = run.advance(loop)
+        sampled = _sample_if_due(run, loop)
+        return sampled, loop.x
+
+    start = loop.x
+    loop, later = jax.lax.scan(body, loop, length=num_steps)
+    states = jnp.concatenate([start[None], later])
+    saved = states[save.steps]
+    if save.fractions is not None:
+        following = states[jnp.minimum(save.steps + 1, num_steps)]
+        saved = jax.vmap(lambda a, b, s: hermite(run, a, b, s))(saved, following, save.fractions)
+    return run.finish(loop, saved)

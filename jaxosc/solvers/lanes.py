@@ -1,0 +1,135 @@
+"""Many networks side by side: the layout in which the engine and the splitting solvers work.
+
+The member ("lane") axis comes last, so that one instruction works on many members and a step needs no transpose:
+measured 2-9 times faster on a CPU than the batch-first layout of `jax.vmap` at small n. One network is the case of one
+lane. Arrays with a last axis of length 1 are shared by all lanes.
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._checks import is_concrete
+from ..activations import AbstractActivation
+from ..fields import AbstractField, RateRNN, solve_energy_shift
+
+UNROLLED_UP_TO = 11
+"""Up to this n a product is written as a sum of columns; beyond, as a matrix product (measured crossing 8-16)."""
+
+
+class Lanes(eqx.Module):
+    """The networks of all lanes as plain arrays: x' = gain W sigma(x) + bias - leak x, or the rate form.
+
+    **Attributes:**
+
+    - `matrix`: (n, n, lanes), or (n, n, 1) when all lanes share W.
+    - `activation`: sigma.
+    - `gain`: (lanes,) factor on W, or None for 1. Apart from W, so that lanes of different gain can share W.
+    - `bias`, `energy_weights` (d), `energy_shift` (c with S c = bias): (n, lanes) or (n, 1), or None.
+    - `leak`: (lanes,) or (1,), or None for none.
+    - `form`: "current" or "rate".
+    - `hollow`: W has a zero diagonal by construction, which lets a splitting step skip the self-coupling.
+    """
+
+    matrix: Float[Array, "n n #lanes"]
+    activation: AbstractActivation
+    gain: Float[Array, " #lanes"] | None = None
+    bias: Float[Array, "n #lanes"] | None = None
+    leak: Float[Array, " #lanes"] | None = None
+    energy_weights: Float[Array, "n #lanes"] | None = None
+    energy_shift: Float[Array, "n #lanes"] | None = None
+    form: Literal["current", "rate"] = eqx.field(static=True, default="current")
+    hollow: bool = eqx.field(static=True, default=False)
+
+    @property
+    def size(self) -> int:
+        """The number of neurons n."""
+        return self.matrix.shape[0]
+
+    def preactivation(self, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
+        """The argument of sigma: x itself in the current form, gain W x + bias in the rate form."""
+        if self.form == "current":
+            return x
+        y = self._times_matrix(x)
+        return y if self.bias is None else y + self.bias
+
+    def velocity(self, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
+        """dx/dt of every lane."""
+        if self.form == "rate":
+            rate = self.activation(self.preactivation(x))
+        else:
+            rate = self._times_matrix(self.activation(x))
+            rate = rate if self.bias is None else rate + self.bias
+        return rate if self.leak is None else rate - self.leak[None, :] * x
+
+    def energy(self, x: Float[Array, "n lanes"]) -> Float[Array, " lanes"]:
+        """H of every lane, as `field.energy`, with W's own scale times gain (gain does not enter H without a bias)."""
+        y = self.preactivation(x)
+        terms = self.activation.potential(y)
+        if self.energy_weights is not None:
+            terms = terms * self.energy_weights
+        if self.energy_shift is not None:
+            shift = self.energy_shift if self.gain is None else self.energy_shift / self.gain[None, :]
+            terms = terms + shift * y
+        return jnp.sum(terms, axis=0)
+
+    def _times_matrix(self, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
+        product = lane_product(self.matrix, x)
+        return product if self.gain is None else self.gain[None, :] * product
+
+
+def lane_product(matrix: Float[Array, "n n #lanes"], x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
+    """W x in every lane, in full precision. The sum of columns has a fixed order, the products leave it to XLA."""
+    n, shared = matrix.shape[0], matrix.shape[2] == 1
+    if n <= UNROLLED_UP_TO:
+        total = matrix[:, 0] * x[0:1]
+        for j in range(1, n):
+            total = total + matrix[:, j] * x[j : j + 1]
+        return total
+    if shared:
+        return jnp.matmul(matrix[:, :, 0], x, precision="highest")
+    return jnp.sum(matrix * x[None], axis=1)
+
+
+def lanes_of(field: AbstractField) -> Lanes:
+    """The lanes of one network (one lane, shared by whatever it meets) or of a batch with one leading axis.
+
+    What the batch shares (say, one weight under many leaks) stays one copy. A leak known to be zero is left out, so
+    that it costs nothing.
+    """
+    if len(field.batch_shape) > 1:
+        raise ValueError(f"Got a field with batch axes {field.batch_shape}, expected at most one: flatten them first.")
+    weight, bias, leak = field.weight, field.bias, field.leak
+    if weight.batch_shape:
+        matrix, scales = jax.vmap(lambda w: (w.matrix(), w.energy_weights()), out_axes=-1)(weight)
+    else:
+        matrix, scales = jax.tree.map(lambda array: array[..., None], (weight.matrix(), weight.energy_weights()))
+    if bias is not None:
+        bias = bias[:, None] if bias.ndim == 1 else bias.T
+    has_leak = not (is_concrete(leak) and not np.any(np.asarray(leak)))
+    rate_form = isinstance(field, RateRNN)
+    return Lanes(
+        matrix=matrix,
+        activation=field.activation,
+        bias=bias,
+        leak=jnp.atleast_1d(leak) if has_leak else None,
+        energy_weights=scales,
+        energy_shift=None if bias is None or rate_form else _shift_lanes(matrix, scales, bias),
+        form="rate" if rate_form else "current",
+        hollow=type(weight).hollow or _known_hollow(matrix),
+    )
+
+
+def _known_hollow(matrix: Array) -> bool:
+    """Whether the values can be looked at and every diagonal entry is zero."""
+    return is_concrete(matrix) and not np.any(np.diagonal(np.asarray(matrix)))
+
+
+def _shift_lanes(matrix: Array, scales: Array | None, bias: Array) -> Float[Array, "n #lanes"]:
+    width = max(matrix.shape[-1], bias.shape[-1])
+    parts = jax.tree.map(lambda array: jnp.broadcast_to(array, (*array.shape[:-1], width)), (matrix, scales, bias))
+    return jax.vmap(solve_energy_shift, in_axes=-1, out_axes=-1)(*parts)

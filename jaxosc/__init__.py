@@ -17,10 +17,10 @@ from ._errors import JaxoscError as JaxoscError
 from ._results import Result as Result
 from .activation_check import check_activation as check_activation
 from .activations import (
+    ELU as ELU,
     AbstractActivation as AbstractActivation,
     Algebraic as Algebraic,
     Arctan as Arctan,
-    ELU as ELU,
     Elementwise as Elementwise,
     Erf as Erf,
     HardTanh as HardTanh,

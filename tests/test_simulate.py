@@ -200,7 +200,10 @@ def test_no_crossing_is_nan_and_not_zero():
 
 def test_loop_equals_vmap_equals_jit():
     field, starts = network(), jnp.stack([Y4, 0.5 * Y4, -2 * Y4])
-    run = lambda y: jo.simulate(field, y, t1=3.0, dt=0.1, ts=[1.0, 2.55, 3.0]).ys
+
+    def run(y):
+        return jo.simulate(field, y, t1=3.0, dt=0.1, ts=[1.0, 2.55, 3.0]).ys
+
     together = run(starts)
     np.testing.assert_allclose(jax.vmap(run)(starts), together, atol=1e-13)
     np.testing.assert_allclose(jax.jit(run)(starts), together, atol=1e-13)
@@ -245,9 +248,9 @@ def compilations(function):
 
 
 def test_ten_thousand_gains_compile_once():
-    run = lambda gain, dt: jo.simulate(
-        jo.CurrentRNN(jo.weights.DenseSkew.random(jax.random.key(0), 4).scaled(gain)), Y4, t1=1.0, dt=dt
-    ).ys
+    def run(gain, dt):
+        return jo.simulate(network(gain=gain), Y4, t1=1.0, dt=dt).ys
+
     run(0.5, 0.1)
     assert compilations(lambda: [run(gain, dt) for gain in (0.7, 1.9) for dt in (0.1, 0.02, 0.5)]) == 0
     gains = jnp.linspace(0.1, 2.0, 10_000)

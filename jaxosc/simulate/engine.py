@@ -185,7 +185,7 @@ def _scan(function: Callable[[_Loop], _Loop], loop: _Loop, length: int) -> _Loop
 
 
 def _between(run: _Run, loop: _Loop, fraction: Array | None) -> Array:
-    """The states `fraction` of a step later, by the cubic Hermite polynomial over that step; frozen lanes as they are."""
+    """The states `fraction` of a step later, by the cubic Hermite polynomial; frozen lanes as they are."""
     if fraction is None:
         return loop.x
     after, _ = run.trial(loop)

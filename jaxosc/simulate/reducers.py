@@ -15,6 +15,7 @@ from ..solvers import Lanes
 
 LaneStates = Float[Array, "n lanes"]
 LaneValues = Float[Array, " lanes"]
+Step = Int[Array, ""]
 
 SAMPLE_EVERY = 10
 """Steps between two looks of a sampled reducer: energy at every step would cost up to five times the stepping."""
@@ -31,7 +32,9 @@ class AbstractReducer(eqx.Module):
         """The state before the first step."""
 
     @abc.abstractmethod
-    def update(self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates) -> PyTree:
+    def update(
+        self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates
+    ) -> PyTree:
         """The state after the step number `step` (from 0), which led from `before` to `after`."""
 
     @abc.abstractmethod
@@ -53,7 +56,9 @@ class EnergyDrift(AbstractReducer):
         start = lanes.energy(x)
         return start, jnp.zeros_like(start)
 
-    def update(self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates) -> PyTree:
+    def update(
+        self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates
+    ) -> PyTree:
         """Keep the drift that is larger in size."""
         start, worst = state
         return start, _larger(relative_drift(lanes.energy(after), start), worst)
@@ -75,7 +80,9 @@ class FinalEnergyDrift(AbstractReducer):
         """H at the start."""
         return lanes.energy(x)
 
-    def update(self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates) -> PyTree:
+    def update(
+        self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates
+    ) -> PyTree:
         """Nothing on the way."""
         return state
 
@@ -94,7 +101,9 @@ class Norms(AbstractReducer):
         """The squared norm at the start."""
         return jnp.sum(x * x, axis=0)
 
-    def update(self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates) -> PyTree:
+    def update(
+        self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates
+    ) -> PyTree:
         """The larger squared norm."""
         return jnp.maximum(state, jnp.sum(after * after, axis=0))
 
@@ -122,7 +131,9 @@ class Crossings(AbstractReducer):
         zero = jnp.zeros(x.shape[-1:], x.dtype)
         return count, (count, zero), zero, (zero, zero)
 
-    def update(self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates) -> PyTree:
+    def update(
+        self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates
+    ) -> PyTree:
         """Fold in the interval since the crossing before, if neuron 0 has just crossed upward."""
         count, (last_step, last_fraction), first_interval, (deviation, squares) = state
         low, high = before[0], after[0]

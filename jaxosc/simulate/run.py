@@ -16,7 +16,7 @@ from .._results import Result
 from ..fields import AbstractField, require_size
 from ..solvers import PoissonSplitting, lanes_of
 from .adaptive import AdaptiveOptions, run_adaptive
-from .engine import DEFAULT_ESCAPE_NORM, LaneRun, SaveTimes, run_lanes
+from .engine import DEFAULT_ESCAPE_NORM, SaveTimes, run_lanes
 from .members import Members, Pairing, pair_members
 from .reducers import AbstractReducer, FinalEnergyDrift
 from .solution import Solution
@@ -83,7 +83,7 @@ def simulate(
         options = AdaptiveOptions(*_tolerances(rtol, atol), dt, max_steps)
         solution = _adaptive(members, solver, options, t0, t1, ts)
     else:
-        solution = _fixed(members, solver, reducers, t0, t1, dt, save_every, ts, escape_norm)
+        solution = _fixed(members, solver, reducers, (t0, t1, dt), (save_every, ts), escape_norm)
     if throw and not solution.result.shape and is_concrete(solution.result):
         result = Result(int(solution.result))
         if result is not Result.successful:
@@ -91,20 +91,29 @@ def simulate(
     return solution
 
 
-def _fixed(members: Members, solver, reducers, t0, t1, dt, save_every, ts, escape_norm) -> Solution:
+def _fixed(
+    members: Members,
+    solver: diffrax.AbstractSolver,
+    reducers: tuple[AbstractReducer, ...],
+    times: tuple[Any, Any, Any],
+    saving: tuple[int | None, Any],
+    escape_norm: Any,
+) -> Solution:
     """Fixed steps in the engine: in blocks outside a trace, all at once and with a static length inside one."""
-    num_steps, dt = _steps(t0, t1, dt)
-    save, kept_at = _save_times(t0, dt, num_steps, save_every, ts, members.starts.dtype)
+    t0 = times[0]
+    num_steps, dt = _steps(*times)
+    save, kept_at = _save_times(t0, dt, num_steps, *saving, members.starts.dtype)
     reducers = (FinalEnergyDrift(), *reducers)
     stepper_of(solver)  # an unknown solver is told before anything is compiled
     traced = not is_concrete((members.field, members.starts, t0, dt, escape_norm))
-    scalars = dict(t0=jnp.asarray(t0), dt=jnp.asarray(dt), escape_norm=jnp.asarray(escape_norm), save=save)
+    scalars = dict(t0=jnp.asarray(t0), dt=jnp.asarray(dt), escape_norm=jnp.asarray(escape_norm))
     width = members.count if traced else min(BLOCK_MEMBERS, members.count)
     steps = num_steps if traced else jnp.asarray(num_steps, jnp.int32)
     runs = []
     for begin in range(0, members.count, width):
         block, starts = members.block(begin, width)
-        runs.append(_run_compiled(lanes_of(block), starts.T, solver, reducers, num_steps=steps, **scalars))
+        lanes = lanes_of(block)
+        runs.append(_run_compiled(lanes, starts.T, solver, reducers, num_steps=steps, save=save, **scalars))
     run = runs[0]
     if len(runs) > 1:
         run = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1)[..., : members.count], *runs)
@@ -125,7 +134,9 @@ def _fixed(members: Members, solver, reducers, t0, t1, dt, save_every, ts, escap
 _run_compiled = eqx.filter_jit(run_lanes)
 
 
-def _adaptive(members: Members, solver, options: AdaptiveOptions, t0, t1, ts) -> Solution:
+def _adaptive(
+    members: Members, solver: diffrax.AbstractSolver, options: AdaptiveOptions, t0: Any, t1: Any, ts: Any
+) -> Solution:
     """Adaptive steps by Diffrax, all members in one call."""
     field, starts = members.block(0, members.count)
     dtype = starts.dtype
@@ -153,11 +164,12 @@ def _steps(t0: Any, t1: Any, dt: Any) -> tuple[Any, Any]:
     # float32 times carry an error of 1e-7 of themselves; one part in 10^6 of a step is taken for "divides".
     if abs(ratio - round(ratio)) < 1e-6 * max(ratio, 1):
         return max(round(ratio), 1), size
-    num_steps = math.ceil(ratio)
-    return num_steps, duration / num_steps
+    return math.ceil(ratio), duration / math.ceil(ratio)
 
 
-def _save_times(t0, dt, num_steps, save_every, ts, dtype) -> tuple[SaveTimes | None, Array | None]:
+def _save_times(
+    t0: Any, dt: Any, num_steps: Any, save_every: int | None, ts: Any, dtype: Any
+) -> tuple[SaveTimes | None, Array | None]:
     """Which states the engine keeps, and the times (times,) they belong to; None, None for the final state alone."""
     if save_every is None and ts is None:
         return None, None
@@ -227,8 +239,8 @@ def _check_saving(save_every: Any, ts: Any, t0: Any, t1: Any, reducers: Any, ada
         )
 
 
-def _tolerances(rtol: float | None, atol: float | None) -> tuple[float, float]:
-    both = (atol if rtol is None else rtol), (rtol if atol is None else atol)
-    require_positive("rtol", both[0])
-    require_positive("atol", both[1])
-    return both
+def _tolerances(rtol: float | None, atol: float | None) -> tuple[Any, Any]:
+    given = {"rtol": atol if rtol is None else rtol, "atol": rtol if atol is None else atol}
+    for name, value in given.items():
+        require_positive(name, value)
+    return given["rtol"], given["atol"]

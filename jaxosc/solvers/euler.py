@@ -48,10 +48,10 @@ def euler_loop(
         )
     dt = jnp.asarray(dt, y0.dtype)
 
-    def step(y, _):
+    def step(y: Array, _: None) -> tuple[Array, None]:
         return y + dt * field(0.0, y, None), None
 
-    def stride(y, _):
+    def stride(y: Array, _: None) -> tuple[Array, Array]:
         y, _ = jax.lax.scan(step, y, length=save_every)
         return y, y
 
@@ -78,7 +78,7 @@ class ForwardEuler(diffrax.AbstractSolver):
 
     def init(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any) -> None:
         """No state."""
-        return None
+        return
 
     def step(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: None, made_jump: Any) -> Any:
         """One step, in Diffrax's form: new state, no error estimate, dense output, no state, success."""

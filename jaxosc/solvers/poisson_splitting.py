@@ -80,7 +80,7 @@ class PoissonSplitting(diffrax.AbstractSolver):
     def init(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any) -> None:
         """No state; checks that the vector field is a network."""
         _field_of(terms)
-        return None
+        return
 
     def step(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: None, made_jump: Any) -> Any:
         """One step, in Diffrax's form: new state, no error estimate, dense output, no state, success."""

@@ -1,0 +1,364 @@
+"""The command line: `jaxosc sweep`, `resume`, `status`, `report` and `doctor`.
+
+A command gathers its options, leaves every check to the library, and prints. Libraries that take time to load are
+imported inside the commands, so that `--help` answers at once. What a person got wrong comes back as one sentence on
+stderr and exit code 2; an interruption ends with 130 and says how to continue.
+"""
+
+import dataclasses
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter
+from rich.console import Console
+
+from . import __version__
+from ._errors import JaxoscError
+
+if TYPE_CHECKING:
+    from .sweeps import Status, Sweep
+
+DEFAULT_OUT = Path("jaxosc-sweep")
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+"""What shells report for a process that Ctrl-C ended: 128 + SIGINT."""
+
+app = App(
+    name="jaxosc",
+    help="""Simulate and sweep recurrent networks that oscillate for ever.
+
+    `jaxosc sweep` without arguments runs the default study and draws a report,
+    in a few minutes on a laptop.""",
+    version=f"jaxosc {__version__}",
+    help_format="plaintext",
+    result_action="return_value",
+    print_error=False,
+    exit_on_error=False,
+    suppress_keyboard_interrupt=False,
+)
+
+_AXES = Group(
+    "Axes",
+    help="One value or several: --dt 0.1,0.2 or --dt 0.01:1:9 (start:stop:num) or --dt 0.01:1:9:log.",
+    sort_key=1,
+)
+_MEMBERS = Group("Members and measures", sort_key=2)
+_MATRIX = Group("A matrix of your own", sort_key=3)
+_RUNNING = Group("Running", sort_key=4)
+
+_Given = list[str] | None
+
+
+def _option(help: str, **settings: Any) -> Any:
+    return Parameter(help=help, negative="", show_default=False, **settings)
+
+
+@Parameter(name="*", group=_AXES)
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """Overrides of the axes; None keeps what the spec or the default study says."""
+
+    activation: Annotated[_Given, _option('names, or "file.py:object" for your own')] = None
+    solver: Annotated[_Given, _option("euler, poisson_splitting, poisson_splitting_4, tsit5, ...")] = None
+    weight_law: Annotated[_Given, _option("dense_skew, circulant, banded_skew, ...")] = None
+    neurons: Annotated[_Given, _option("network sizes n, at least 2")] = None
+    gain: Annotated[_Given, _option("factors on W", allow_leading_hyphen=True)] = None
+    dt: Annotated[_Given, _option("step sizes")] = None
+    leak: Annotated[_Given, _option("rates of -leak*y", allow_leading_hyphen=True)] = None
+    asymmetry: Annotated[_Given, _option("factors on the symmetric part of W", allow_leading_hyphen=True)] = None
+
+    def settings(self) -> dict[str, Any]:
+        """What was given, as settings of `Sweep`."""
+        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        words = ("activation", "solver", "weight_law")
+        return {name: _words(value) if name in words else _numbers(name, value) for name, value in given.items()}
+
+
+@Parameter(name="*", group=_MEMBERS)
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """Overrides of how many members there are, where they start and what is measured."""
+
+    draws: Annotated[int | None, _option("random weights per combination")] = None
+    ics: Annotated[int | None, _option("initial conditions per weight")] = None
+    ic_law: Annotated[str | None, _option("normal, sphere, uniform or energy")] = None
+    radius: Annotated[float | None, _option("size of a start")] = None
+    energy: Annotated[float | None, _option("energy of every start, for --ic-law energy")] = None
+    duration: Annotated[float | None, _option("time span of a run")] = None
+    seed: Annotated[int | None, _option("all random numbers follow from it")] = None
+    measures: Annotated[_Given, _option("some of energy, norms, period")] = None
+    escape_norm: Annotated[float | None, _option("a state of larger norm is frozen as escaped")] = None
+
+    def settings(self) -> dict[str, Any]:
+        """What was given, as settings of `Sweep`."""
+        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        starts = {key: given.pop(name) for key, name in _STARTS.items() if name in given}
+        if "energy" in starts:
+            starts.setdefault("law", "energy")
+        if "measures" in given:
+            given["measures"] = _words(given["measures"])
+        return given | ({"ic": starts} if starts else {})
+
+
+_STARTS = {"law": "ic_law", "radius": "radius", "energy": "energy"}
+
+
+@Parameter(name="*", group=_MATRIX)
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """A weight matrix from a file instead of random draws."""
+
+    weight: Annotated[Path | None, _option(".npy or .csv file with one square matrix")] = None
+    weight_part: Annotated[str | None, _option("skew: take the skew part (W - W.T)/2 of the file's matrix")] = None
+    normalise: Annotated[str | None, _option("spectral: divide by the spectral norm")] = None
+
+    def settings(self) -> dict[str, Any]:
+        """What was given, as settings of `Sweep`."""
+        found = {"weight_file": self.weight, "weight_part": self.weight_part, "normalise": self.normalise}
+        return {name: str(value) for name, value in found.items() if value is not None}
+
+
+@Parameter(name="*", group=_RUNNING)
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """What work may take and what follows it; nothing here changes the data."""
+
+    memory: Annotated[str | None, _option('memory bound, such as "2 GB"; a quarter of the machine if not given')] = None
+    workers: Annotated[int | None, _option("blocks at the same time; one per core if not given")] = None
+    report: Annotated[bool, Parameter(help="draw the report at the end", show_default=False)] = True
+
+    def options(self) -> dict[str, Any]:
+        """What was given, as options of `Sweep.plan`, `Sweep.run` and `sweeps.resume`."""
+        given = {"memory": self.memory, "workers": self.workers}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@app.command(
+    help_epilogue="""Examples:
+  jaxosc sweep                                        the default study
+  jaxosc sweep --dry-run                              only say what it would do
+  jaxosc sweep --activation tanh,erf --dt 0.01:1:9:log --draws 64 --out erf
+  jaxosc sweep study.toml --x64                       a spec file, in float64
+  jaxosc sweep --weight connectome.npy --weight-part skew --normalise spectral
+  jaxosc sweep --activation mine.py:softer            a function of your own"""
+)
+def sweep(
+    spec: Annotated[Path | None, Parameter(help="spec file; the default study if not given")] = None,
+    /,
+    *,
+    axes: Axes = Axes(),
+    members: Members = Members(),
+    matrix: Matrix = Matrix(),
+    out: Annotated[Path, Parameter(help="folder of the dataset", group=_RUNNING)] = DEFAULT_OUT,
+    dry_run: Annotated[bool, _option("print the plan and stop", group=_RUNNING)] = False,
+    x64: Annotated[bool, _option("compute in float64", name="--x64", group=_RUNNING)] = False,
+    chunk_members: Annotated[
+        int | None, _option("most members of a chunk, the unit of work and of resuming", group=_RUNNING)
+    ] = None,
+    running: Running = Running(),
+) -> None:
+    """Run a sweep into a dataset, and draw a report.
+
+    Options override the spec file, or the default study when there is none.
+    A folder that already holds a part of the same sweep is continued, and
+    what is done is never done twice.
+    """
+    from . import sweeps
+
+    settings = axes.settings() | members.settings() | matrix.settings() | ({"dtype": "float64"} if x64 else {})
+    study = sweeps.load_spec(spec, **settings) if spec else sweeps.default_study(**settings)
+    options = running.options() | ({} if chunk_members is None else {"chunk_members": chunk_members})
+    plan = study.plan(**options)
+    before = None if dry_run else _already(out, study)
+    _say(plan)
+    if dry_run:
+        return
+    if before and before.complete:
+        _say(
+            f"{out} holds this very sweep, finished {before.finished}: nothing to compute. To run it again, delete the"
+            " folder or give another --out."
+        )
+    else:
+        if before:
+            _say(f"{out} holds {before.chunks_done:,} of {before.chunks:,} chunks of this sweep: continuing.")
+        _keep_compiled_programs()
+        study.run(out, **options)
+    _conclude(out, running.report)
+
+
+@app.command(help_epilogue="Example:\n  jaxosc resume jaxosc-sweep")
+def resume(
+    path: Annotated[Path, Parameter(help="folder of the dataset")] = DEFAULT_OUT, /, *, running: Running = Running()
+) -> None:
+    """Continue a sweep that was interrupted, from what its folder says.
+
+    Every chunk that is done stays; the rest gives the same bits as an
+    uninterrupted run would have.
+    """
+    from . import sweeps
+
+    _keep_compiled_programs()
+    sweeps.resume(path, **running.options())
+    _conclude(path, running.report)
+
+
+@app.command(help_epilogue="Example:\n  jaxosc status jaxosc-sweep")
+def status(path: Annotated[Path, Parameter(help="folder of the dataset")] = DEFAULT_OUT, /) -> None:
+    """Say how far a sweep is; also while it runs."""
+    from . import sweeps
+
+    _say(str(sweeps.status(path)))
+
+
+@app.command(help_epilogue="Example:\n  jaxosc report jaxosc-sweep --out stability.html")
+def report(
+    path: Annotated[Path, Parameter(help="folder of the dataset")] = DEFAULT_OUT,
+    /,
+    *,
+    out: Annotated[Path | None, _option("the page; report.html in the folder if not given")] = None,
+) -> None:
+    """Draw the report of a dataset again: one HTML page that needs nothing else."""
+    _say(f"report   {_draw(path, out)}")
+
+
+@app.command(help_epilogue="Example:\n  jaxosc doctor")
+def doctor() -> int:
+    """Say what this machine offers, and whether products run at full precision.
+
+    Devices, threads, disk and versions, as jaxosc sees them. Ends with exit
+    code 1 when something should be mended, and says what.
+    """
+    from .doctor import examine
+
+    table, advice = examine(Path(), _keep_compiled_programs())
+    _say(table)
+    for sentence in advice:
+        _say_aside(sentence)
+    return 1 if advice else 0
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code.
+
+    **Arguments:** `tokens`, the words after `jaxosc`; those of the process if None.
+    """
+    sys.exit(run(sys.argv[1:] if tokens is None else tokens))
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run one command; its exit code: 0 done, 1 `doctor` found something, 2 wrong input, 130 interrupted."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return app(list(tokens)) or 0
+        except CycloptsError as error:
+            command = " ".join(["jaxosc", *(error.command_chain or ())])
+            return _fail(f"{error} See {command} --help.")
+        except JaxoscError as error:
+            return _fail(str(error))
+        except OSError as error:
+            return _fail(f"Got {error}, expected files that can be used: mend that and run again.")
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+
+
+def _already(out: Path, study: "Sweep") -> "Status | None":
+    """How far `out` is with this very study, None if there is nothing of it."""
+    from . import sweeps
+
+    if not out.is_dir() or not any(out.iterdir()):
+        return None
+    found = sweeps.status(out)
+    return found if found.spec_hash == study.hash else None
+
+
+def _conclude(out: Path, draw: bool) -> None:
+    page = _draw(out, None) if draw else None
+    _say(f"dataset  {out}   (xarray.open_zarr({str(out)!r}))")
+    if page:
+        _say(f"report   {page}")
+
+
+def _draw(path: Path, out: Path | None) -> Path:
+    from . import report
+
+    _keep_compiled_programs()
+    with Console(stderr=True).status("drawing the report"):
+        return report.write(path) if out is None else report.write(path, out=out)
+
+
+def _keep_compiled_programs() -> Path | None:
+    """Let XLA keep compiled programs in the user's cache folder; where, or None if that cannot be.
+
+    Whoever set JAX's own option or variable (JAX_COMPILATION_CACHE_DIR) keeps their choice.
+    """
+    import jax
+
+    chosen = jax.config.values["jax_compilation_cache_dir"]
+    if chosen is not None:
+        return Path(chosen)
+    folder = _cache_home() / "jaxosc" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(folder, os.W_OK):
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return folder
+
+
+def _cache_home() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def _words(given: list[str]) -> list[str]:
+    return [word.strip() for entry in given for word in entry.split(",") if word.strip()]
+
+
+def _numbers(name: str, given: list[str]) -> Any:
+    """Numbers from "0.1,0.2", or the range that "start:stop:num[:scale]" describes; `Sweep` checks them."""
+    words = _words(given)
+    ranges = [word for word in words if ":" in word]
+    try:
+        if not ranges:
+            return [float(word) for word in words]
+        (only,) = words
+        start, stop, num, *scale = only.split(":")
+        (word,) = scale or ["linear"]
+        return {"start": float(start), "stop": float(stop), "num": int(num), "scale": word}
+    except ValueError:
+        raise JaxoscError(
+            f"Got --{name.replace('_', '-')} {' '.join(given)}, expected numbers such as 0.1,0.2 or one range"
+            " start:stop:num or start:stop:num:log: correct it."
+        ) from None
+
+
+def _say(what: Any) -> None:
+    """Print for a person: rich objects as they are, text unbroken so that paths can be copied."""
+    Console(highlight=False).print(what, markup=False, soft_wrap=isinstance(what, str))
+
+
+def _say_aside(what: str) -> None:
+    """Print to stderr, where neither results nor pipes are disturbed."""
+    Console(stderr=True, highlight=False).print(what, markup=False, soft_wrap=True)
+
+
+def _fail(sentence: str) -> int:
+    _say_aside(f"jaxosc: {sentence}")
+    return EXIT_USAGE
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning is one line for a person; where in the source it arose is not theirs to know."""
+    _say_aside(f"jaxosc: warning: {message}")

@@ -1,0 +1,191 @@
+"""Energy drift against step size: which solver keeps energy at which price, and with which order."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+
+from .facets import figure_of, label_axes, panels
+from .maps import tick_axis, unfinished_word
+from .style import Mark, grid_color, is_dark, legend_above, marks, quiet_color
+from .summaries import DRIFT_FLOOR, axis_label, drift_summary, value_text
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def drift_against_dt(
+    dataset: "xarray.Dataset",
+    *,
+    variable: str | None = None,
+    orders: Sequence[float] = (1, 2, 4),
+    columns: int | None = None,
+    figure: Figure | SubFigure | None = None,
+) -> np.ndarray:
+    """Median energy drift against dt on logarithms, one line per solver, one panel per activation.
+
+    Bands reach from the lower to the upper quartile; everything but activation, solver and dt is pooled. A
+    hollow marker says that more than half of the members did not finish, a cross at the upper edge that none
+    did. Dotted guides show what an error proportional to dt^order would look like. With one step size only,
+    the solvers stand side by side with their quartiles as bars.
+
+    **Arguments:** `dataset`: a sweep's; `variable`: see `drift_summary`; `orders`: slopes of the guides;
+    `columns`: panels side by side; `figure`: see `facets.panels`.
+
+    **Returns:** the Axes, shape (activations,).
+
+    **Raises:** `JaxoscError` when a variable or dimension is missing.
+    """
+    summary = drift_summary(dataset, ("activation", "solver", "dt"), variable)
+    median, lower, upper = (np.maximum(a, DRIFT_FLOOR) for a in (summary.median, summary.lower, summary.upper))
+    activations, solvers = ([value_text(v) for v in summary.values[d]] for d in ("activation", "solver"))
+    dt = summary.values["dt"].astype(float)
+    layout = panels(figure, [""], activations, wrap=columns or min(3, len(activations)), height=2.5, extra_height=1.2)
+    limits = _decades(lower, upper)
+    pencils = marks(len(solvers), dark=is_dark(layout.flat[0]))
+    for index, axes in enumerate(layout.flat):
+        axes.set_yscale("log")
+        axes.set_ylim(*limits)
+        axes.yaxis.set_major_locator(LogLocator(10, numticks=8))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.grid(True, axis="y", color=grid_color(axes))
+        axes.set_axisbelow(True)
+        if dt.size == 1:
+            _side_by_side(axes, solvers, (median[index], lower[index], upper[index]), pencils)
+            continue
+        tick_axis(axes, "x", dt, layout.size[0])
+        _guides(axes, dt, limits, orders)
+        for s, pencil in enumerate(pencils):
+            _line(
+                axes,
+                dt,
+                (median[index, s], lower[index, s], upper[index, s]),
+                summary.unfinished[index, s],
+                pencil,
+            )
+    figure = figure_of(layout.flat[0])
+    when = "largest" if summary.variable == "energy_drift_max" else "final"
+    x_name = axis_label(dataset, "dt") if dt.size > 1 else f"{axis_label(dataset, 'dt')} = {value_text(dt[0])}"
+    label_axes(figure, x_name, f"{when} |energy drift|")
+    legend_above(layout.flat[0], _legend(layout.flat[0], dataset, solvers, pencils, summary.unfinished))
+    return layout.axes[0]
+
+
+def _decades(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float]:
+    """Whole decades that hold all quartiles."""
+    finite = np.concatenate([lower[np.isfinite(lower)], upper[np.isfinite(upper)]])
+    if finite.size == 0:
+        return 1e-1, 1e1
+    low, high = np.floor(np.log10(finite.min())), np.ceil(np.log10(finite.max()))
+    return float(10.0 ** (low - 0.3)), float(10.0 ** (max(high, low + 1) + 0.3))
+
+
+def _line(
+    axes: Axes,
+    dt: Float[np.ndarray, " steps"],
+    quartiles: tuple[np.ndarray, np.ndarray, np.ndarray],
+    unfinished: Float[np.ndarray, " steps"],
+    pencil: Mark,
+) -> None:
+    median, lower, upper = quartiles
+    axes.fill_between(dt, lower, upper, color=pencil.color, alpha=0.16, linewidth=0)
+    axes.plot(dt, median, color=pencil.color, linestyle=pencil.linestyle)
+    hollow = unfinished > 0.5
+    for mask, face in ((~hollow, pencil.color), (hollow, axes.get_facecolor())):
+        axes.plot(
+            dt[mask],
+            median[mask],
+            linestyle="none",
+            marker=pencil.marker,
+            markersize=5,
+            color=pencil.color,
+            markerfacecolor=face,
+        )
+    nobody = np.isnan(median) & (unfinished >= 1)
+    if not nobody.any():
+        return
+    axes.plot(
+        dt[nobody],
+        np.ones(int(nobody.sum())),
+        linestyle="none",
+        marker="x",
+        markersize=6,
+        color=pencil.color,
+        transform=axes.get_xaxis_transform(),
+        clip_on=False,
+    )
+
+
+def _guides(axes: Axes, dt: Float[np.ndarray, " steps"], limits: tuple[float, float], orders: Sequence[float]) -> None:
+    """A fan of slopes in the lower right corner, which convergent lines leave empty."""
+    start = np.sqrt(dt[0] * dt[-1])
+    reach = dt[-1] / start
+    for order in orders:
+        top = min(reach, (limits[1] / limits[0] / 10) ** (1 / order))
+        axes.plot(
+            [start, start * top],
+            [limits[0] * 2, limits[0] * 2 * top**order],
+            linestyle=":",
+            linewidth=1.0,
+            color=quiet_color(axes),
+            zorder=1,
+        )
+        axes.annotate(
+            f"dt$^{{{order:g}}}$",
+            (start * top, limits[0] * 2 * top**order),
+            xytext=(1.5, 0),
+            textcoords="offset points",
+            fontsize=7,
+            color=quiet_color(axes),
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _side_by_side(
+    axes: Axes,
+    solvers: Sequence[str],
+    quartiles: tuple[np.ndarray, np.ndarray, np.ndarray],
+    pencils: Sequence[Mark],
+) -> None:
+    """One dot with its quartiles per solver, for a single step size."""
+    for place, (pencil, median, lower, upper) in enumerate(zip(pencils, *quartiles, strict=True)):
+        if np.isfinite(median):
+            axes.plot([place, place], [lower, upper], color=pencil.color, linewidth=4, alpha=0.35)
+            axes.plot([place], [median], marker=pencil.marker, color=pencil.color, linestyle="none", markersize=6)
+        else:
+            axes.plot(
+                [place],
+                [1.0],
+                marker="x",
+                color=pencil.color,
+                transform=axes.get_xaxis_transform(),
+                clip_on=False,
+            )
+    axes.set_xlim(-0.6, len(solvers) - 0.4)
+    axes.set_xticks(range(len(solvers)), [""] * len(solvers))  # the legend names them, with the same markers
+
+
+def _legend(
+    axes: Axes,
+    dataset: "xarray.Dataset",
+    solvers: Sequence[str],
+    pencils: Sequence[Mark],
+    unfinished: np.ndarray,
+) -> list[Line2D]:
+    handles = [
+        Line2D([], [], color=p.color, linestyle=p.linestyle, marker=p.marker, markersize=5, label=name)
+        for name, p in zip(solvers, pencils, strict=True)
+    ]
+    word, quiet = unfinished_word(dataset), quiet_color(axes)
+    if np.any(unfinished > 0.5):
+        hollow = {"marker": "o", "markerfacecolor": axes.get_facecolor(), "color": quiet, "linestyle": "none"}
+        handles.append(Line2D([], [], label=f"hollow: more than half {word}", **hollow))
+    if np.any(unfinished >= 1):
+        handles.append(Line2D([], [], marker="x", color=quiet, linestyle="none", label=f"cross: all {word}"))
+    return handles

@@ -1,0 +1,127 @@
+"""Shares of the codes that members carry: how runs ended (`result`), or what their orbits are (`orbit`)."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
+
+from .facets import figure_of, label_axes, panels
+from .style import Mark, ink_on, is_dark, legend_above, luminance, marks
+from .summaries import CodeShares, axis_label, code_shares, value_text
+
+if TYPE_CHECKING:
+    import xarray
+
+# Places in the palette: green and plain for what one hopes for, vermillion and hatched for what may not be
+# overlooked.
+_PLACES = {
+    "successful": 2, "escaped": 1, "non_finite": 3, "max_steps_reached": 4, "solver_failed": 6,
+    "periodic": 2, "quasi_periodic": 0, "chaotic": 3, "escaping": 1, "collapsing": 4, "fixed_point": 5,
+    "undecided": 6,
+}  # fmt: skip
+
+
+def result_shares(
+    dataset: "xarray.Dataset",
+    variable: str = "result",
+    *,
+    columns: int | None = None,
+    figure: Figure | SubFigure | None = None,
+) -> np.ndarray:
+    """Stacked bars of the share of each code against dt, one panel per activation and solver.
+
+    With a single step size there is one panel per activation, and a bar per solver.
+
+    **Arguments:** `dataset`: a sweep's; `variable`: `"result"`, `"orbit"` or any int8 variable with CF flags;
+    `columns`: panels side by side (`None`: one column per solver); `figure`: see `facets.panels`.
+
+    **Returns:** the Axes, shape (activations, solvers), or (activations, 1) for a single step size.
+
+    **Raises:** `JaxoscError` when the variable, its flags or a dimension is missing.
+    """
+    shares = code_shares(dataset, ("activation", "solver", "dt"), variable)
+    one_dt = shares.shares.shape[2] == 1
+    activations, solvers = ([value_text(v) for v in shares.values[d]] for d in ("activation", "solver"))
+    if one_dt:
+        layout = panels(figure, activations, [""], wrap=columns or min(3, len(activations)), height=1.8)
+        bars, labels = shares.shares[:, :, 0][:, None], solvers
+    else:
+        wrap = columns if columns is not None or len(activations) > 1 else min(3, len(solvers))
+        layout = panels(figure, activations, solvers, wrap=wrap, height=1.2)
+        bars, labels = shares.shares, [value_text(v) for v in shares.values["dt"]]
+    present = [k for k in range(len(shares.names)) if np.nansum(bars[..., k]) > 0]
+    pencils = _pencils(shares, dark=is_dark(layout.flat[0]))
+    for index in np.ndindex(layout.axes.shape):
+        _stack(layout.axes[index], bars[index], present, pencils)
+        _tick(layout.axes[index], labels, layout.size[0])
+    figure = figure_of(layout.flat[0])
+    label_axes(figure, "solver" if one_dt else axis_label(dataset, "dt"), "share of members")
+    handles = [
+        Patch(
+            facecolor=pencils[k].color,
+            edgecolor=ink_on(pencils[k].color),
+            hatch=pencils[k].hatch,
+            linewidth=0,
+            label=shares.names[k].replace("_", " "),
+        )
+        for k in present
+    ]
+    if handles:
+        legend_above(layout.flat[0], handles)
+    return layout.axes
+
+
+def _pencils(shares: CodeShares, *, dark: bool) -> list[Mark]:
+    """The same colour and hatch for the same word in every figure; unknown names take the free places."""
+    palette = marks(max(7, len(shares.names)), dark=dark)
+    free = [p for p in range(len(palette)) if p not in {_PLACES.get(name) for name in shares.names}]
+    places = [_PLACES[name] if name in _PLACES else free.pop(0) for name in shares.names]
+    plain = {_PLACES["successful"], _PLACES["periodic"]}
+    return [
+        Mark(
+            palette[p].color,
+            palette[p].marker,
+            palette[p].linestyle,
+            "" if p in plain else palette[p].hatch or "||",
+        )
+        for p in places
+    ]
+
+
+def _stack(axes: Axes, bars: np.ndarray, present: list[int], pencils: list[Mark]) -> None:
+    """Bars over one another; a missing bar means that nothing is computed there yet."""
+    places, bottom = np.arange(bars.shape[0]), np.zeros(bars.shape[0])
+    for k in present:
+        height = np.nan_to_num(bars[:, k])
+        axes.bar(
+            places,
+            height,
+            width=0.86,
+            bottom=bottom,
+            color=pencils[k].color,
+            hatch=pencils[k].hatch,
+            edgecolor="#00000088" if luminance(pencils[k].color) > 0.179 else "#ffffff88",
+            linewidth=0,
+        )
+        bottom = bottom + height
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.5, 1])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _tick(axes: Axes, labels: list[str], width: float) -> None:
+    """As many bar labels as `width` inches hold; a few long names are slanted instead of dropped."""
+    need = 0.085 * max(len(label) for label in labels) + 0.08
+    room = width / len(labels)
+    slant = need > room and len(labels) <= 6
+    every = 1 if slant else max(1, int(np.ceil(need / room)))
+    places = list(range(0, len(labels), every))
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    axes.tick_params(length=2)
+    axes.set_xticks(places, [labels[p] for p in places])
+    if slant:
+        for text in axes.get_xticklabels():
+            text.set(rotation=25, ha="right", rotation_mode="anchor")

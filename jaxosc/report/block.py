@@ -1,0 +1,47 @@
+"""What a report is made of: blocks, and the templates that give them their HTML."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jinja2
+from markupsafe import Markup
+
+from .study import Study
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("jaxosc.report", "."),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+class Block(Protocol):
+    """One section of the page. To add a section, write such a class and put it into `page.BLOCKS`.
+
+    `title` is its heading, `anchor` its address within the page. `html` may raise `JaxoscError`: its sentence
+    then stands where the block would have been, and the other blocks are not disturbed.
+    """
+
+    title: str
+    anchor: str
+
+    def html(self, study: Study) -> Markup:
+        """The inside of the section, without its heading."""
+        ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers behind a picture: a caption, column names, and rows of short words; numbers are right-aligned."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def render(template: str, **values: Any) -> Markup:
+    """Fill a template of this package; everything is escaped that is not markup already."""
+    return Markup(_TEMPLATES.get_template(template).render(**values))  # noqa: S704: the template escapes

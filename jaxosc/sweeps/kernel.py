@@ -1,0 +1,154 @@
+"""The compiled block: a fixed number of lanes of one combination, from drawn numbers to measures.
+
+One program per combination serves every dt, gain, leak, asymmetry, custom value, draw and start: all of these are
+arguments. It is compiled ahead of time, so that compilations can be counted and memory asked for.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..activations import AbstractActivation
+from ..fields import CurrentRNN
+from ..simulate.engine import run_lanes
+from ..simulate.reducers import AbstractReducer, Crossings, EnergyDrift, Norms
+from ..solvers import Lanes, lanes_of
+from ..weights import AbstractWeight
+from .axes import Axis
+from .ensemble import sized_starts
+from .networks import Place, build_network
+from .plan import Combination, lanes_of_sweep
+from .spec import Sweep
+
+REDUCERS: dict[str, AbstractReducer] = {"energy": EnergyDrift(), "norms": Norms(), "period": Crossings()}
+"""The reducer behind each measure of a spec."""
+
+
+class BlockInputs(eqx.Module):
+    """What differs from block to block. Leaves have a leading lane axis, except what a shared block has once.
+
+    **Attributes:** `weight` is S; `symmetric` is M or None; `gain`, `leak`, `asymmetry`, `custom` are values on the
+    axes (None where not declared); `start` (lanes, n) raw starts; `dt`, `num_steps`, `escape_norm` scalars.
+    """
+
+    weight: AbstractWeight
+    symmetric: Any
+    gain: Any
+    leak: Any
+    asymmetry: Any
+    custom: tuple[Any, ...]
+    start: Any
+    dt: Any
+    num_steps: Any
+    escape_norm: Any
+
+
+class Kernel:
+    """The program of one combination; `compile` gives it for one device."""
+
+    def __init__(self, sweep: Sweep, combination: Combination) -> None:
+        self.lanes = lanes_of_sweep(sweep, combination.neurons)
+        build = _shared_lanes if self.lanes.shared else _own_lanes
+        reducers = tuple(REDUCERS[measure] for measure in sweep.measures)
+        activation, solver = combination.activation.value, combination.solver.value
+        ic = sweep.ic
+
+        def block(inputs: BlockInputs) -> dict[str, Array]:
+            lanes = build(inputs, activation, sweep.axes)
+            start = sized_starts(ic.law, ic.radius, inputs.start).T
+            if ic.energy is not None:
+                start = on_energy_level(lanes, start, ic.energy)
+            run = run_lanes(
+                lanes,
+                start,
+                solver,
+                reducers,
+                t0=0.0,
+                dt=inputs.dt,
+                num_steps=inputs.num_steps,
+                escape_norm=inputs.escape_norm,
+            )
+            speed = jnp.linalg.norm(lanes.velocity(run.y), axis=0)
+            first, last = jnp.linalg.norm(start, axis=0), jnp.linalg.norm(run.y, axis=0)
+            facts = {"start_norm": first, "end_norm": last, "end_speed": speed}
+            return run.reduced | facts | {"result": run.result, "num_steps": run.num_steps}
+
+        self._block = block
+
+    def compile(self, inputs: BlockInputs, device: jax.Device) -> Callable[[BlockInputs], dict[str, Array]]:
+        """The program for `device`; `inputs` give the shapes, which every block shares."""
+        placed = jax.tree.map(lambda leaf: jax.device_put(leaf, device), inputs)
+        return jax.jit(self._block).lower(placed).compile()
+
+
+def program_bytes(program: Any) -> int:
+    """Bytes that one call of a compiled program holds, as XLA states them; 0 where the platform does not say."""
+    stated = program.memory_analysis()
+    if stated is None:
+        return 0
+    return stated.temp_size_in_bytes + stated.argument_size_in_bytes + stated.output_size_in_bytes
+
+
+def _own_lanes(inputs: BlockInputs, activation: AbstractActivation, axes: tuple[Axis, ...]) -> Lanes:
+    """Every lane with a matrix of its own, built member by member under `vmap`."""
+
+    def one(weight: AbstractWeight, symmetric: Any, place: tuple[Any, ...]) -> Any:
+        field = build_network(weight, symmetric, activation, axes, Place(*place))
+        return field.weight, field.bias, field.leak, weight.energy_weights()
+
+    place = (inputs.gain, inputs.leak, inputs.asymmetry, inputs.custom)
+    weight, bias, leak, scales = jax.vmap(one)(inputs.weight, inputs.symmetric, place)
+    lanes = lanes_of(CurrentRNN(weight, activation, bias, leak))
+    return _with_facts(lanes, inputs, axes, None if scales is None else scales.T)
+
+
+def _shared_lanes(inputs: BlockInputs, activation: AbstractActivation, axes: tuple[Axis, ...]) -> Lanes:
+    """One matrix for all lanes; gain and leak are lane factors, unless an axis of the user's must see them in place."""
+    factors = not axes
+    place = Place(
+        None if factors else inputs.gain,
+        None if factors else inputs.leak,
+        inputs.asymmetry,
+        inputs.custom,
+    )
+    field = build_network(inputs.weight, inputs.symmetric, activation, axes, place)
+    scales = inputs.weight.energy_weights()
+    lanes = _with_facts(lanes_of(field), inputs, axes, None if scales is None else scales[:, None])
+    if not factors:
+        return lanes
+    parts = (inputs.gain, inputs.leak)
+    return eqx.tree_at(lambda lanes: (lanes.gain, lanes.leak), lanes, parts, is_leaf=lambda leaf: leaf is None)
+
+
+def _with_facts(lanes: Lanes, inputs: BlockInputs, axes: tuple[Axis, ...], scales: Array | None) -> Lanes:
+    """The lanes without a leak that nobody asked for, and with the energy weights d of S where M hid them."""
+    if inputs.leak is None and not axes:
+        lanes = eqx.tree_at(lambda lanes: lanes.leak, lanes, None, is_leaf=lambda leaf: leaf is None)
+    if lanes.energy_weights is None and scales is not None:
+        lanes = eqx.tree_at(lambda lanes: lanes.energy_weights, lanes, scales, is_leaf=lambda leaf: leaf is None)
+    return lanes
+
+
+def on_energy_level(lanes: Lanes, unit: Float[Array, "n lanes"], level: float) -> Float[Array, "n lanes"]:
+    """s * unit with H(s * unit) = level in every lane: s doubled until H exceeds the level, then bisected.
+
+    64 halvings leave less than a rounding of either dtype. H grows along a ray where y sigma(y) >= 0.
+    """
+    zero = jnp.zeros(unit.shape[-1:], unit.dtype)
+
+    def double(_: Any, high: Array) -> Array:
+        return jnp.where(lanes.energy(high[None, :] * unit) < level, 2 * high, high)
+
+    def halve(_: Any, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        below = lanes.energy(middle[None, :] * unit) < level
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    high = jax.lax.fori_loop(0, 64, double, zero + 1)
+    _, high = jax.lax.fori_loop(0, 64, halve, (zero, high))
+    return high[None, :] * unit

@@ -1,0 +1,55 @@
+"""One member's network, from its weight draw and its place on the axes; the same function in and out of a trace."""
+
+import dataclasses
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from .._errors import JaxoscError
+from ..activations import AbstractActivation
+from ..fields import AbstractField, CurrentRNN
+from ..weights import AbstractWeight, Unconstrained
+from .axes import Axis
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a network sits on the lane axes: scalars, or None for an axis that is not declared.
+
+    A gain of None leaves the factor to whoever runs the network (lanes of different gain that share W).
+    """
+
+    gain: Any = None
+    leak: Any = None
+    asymmetry: Any = None
+    custom: tuple[Any, ...] = ()
+
+
+def build_network(
+    weight: AbstractWeight,
+    symmetric: Float[Array, "n n"] | None,
+    activation: AbstractActivation,
+    axes: tuple[Axis, ...],
+    place: Place,
+) -> AbstractField:
+    """The field of W = gain (S + asymmetry M), with leak, and then every custom axis applied in order.
+
+    **Arguments:** `weight` is S; `symmetric` is M (n, n), needed when `place.asymmetry` is given.
+
+    **Raises:** `JaxoscError` when the function of an axis does not return a field of the same n and activation.
+    """
+    if place.asymmetry is not None:
+        assert symmetric is not None
+        weight = Unconstrained(weight.matrix() + place.asymmetry * symmetric)
+    if place.gain is not None:
+        weight = weight.scaled(place.gain)
+    field: AbstractField = CurrentRNN(weight, activation, leak=0.0 if place.leak is None else place.leak)
+    for axis, value in zip(axes, place.custom, strict=True):
+        changed = axis.apply(field, value)
+        if not isinstance(changed, CurrentRNN) or changed.size != field.size or changed.activation is not activation:
+            raise JaxoscError(
+                f"Got {type(changed).__name__} from the function of axis {axis.name!r}, expected the jo.CurrentRNN that"
+                " it was given with another weight, bias or leak, same n and activation: use eqx.tree_at on the field."
+            )
+        field = changed
+    return field

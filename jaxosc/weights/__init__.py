@@ -1,0 +1,20 @@
+"""Weights: Equinox modules whose parameters always give a matrix of the structure that the class names.
+
+| class | matrix | parameters |
+|---|---|---|
+| `DenseSkew` | any skew matrix | n(n-1)/2 |
+| `RotationBlocks` | independent planes of rotation | n // 2 |
+| `Circulant` | skew coupling by distance on a ring | (n - 1) // 2 |
+| `BandedSkew` | skew, zero beyond a bandwidth b | b (2n - b - 1)/2 |
+| `LowRankSkew` | U V.T - V U.T, rank 2r | 2 n r |
+| `Bipartite` | [[0, B], [-B.T, 0]] | p q |
+| `Symmetrizable` | S diag(d), S skew, d > 0 | those of S, and n |
+| `Unconstrained` | any matrix | n^2 |
+"""
+
+from ._base import AbstractWeight as AbstractWeight
+from .dense import DenseSkew as DenseSkew, Unconstrained as Unconstrained
+from .low_rank import LowRankSkew as LowRankSkew
+from .sparse import BandedSkew as BandedSkew, Bipartite as Bipartite
+from .spectral import Circulant as Circulant, RotationBlocks as RotationBlocks
+from .symmetrizable import Symmetrizable as Symmetrizable

@@ -1,0 +1,119 @@
+"""Hidden skewness: W = S diag(d) is not skew, yet conserves a weighted energy."""
+
+import math
+from typing import ClassVar, Self, SupportsIndex
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxosc._checks import is_concrete, require_positive
+from jaxosc._errors import JaxoscError
+
+from ._base import AbstractWeight
+from ._checks import Values, check_vector, checked_dtype, checked_parameters, checked_size
+from ._draws import normals
+from .dense import DenseSkew
+
+
+class Symmetrizable(AbstractWeight):
+    """W = S diag(d), S skew and d > 0: D^(1/2) W D^(-1/2) is skew, and sum_i d_i potential(y_i) is conserved.
+
+    The parameter is log d. It is held within +-log(largest float)/2 before exponentiation, so d is positive
+    and finite whatever a fit does to it; outside that range (d below 5e-20 or above 2e19 in float32) its
+    gradient is zero.
+
+    Args:
+        skew_part: S, any weight whose class is skew.
+        log_energy_weights: log d, shape (..., n) with the batch axes of S, and its dtype.
+
+    Raises `JaxoscError` when S is not skew, shapes or dtypes do not fit, or a number is not finite.
+    """
+
+    skew_part: AbstractWeight
+    log_energy_weights: Float[Array, "*batch n"]
+    size: int = eqx.field(static=True)
+    skew: ClassVar[bool] = False
+    hollow: ClassVar[bool] = True
+    law: ClassVar[str] = (
+        "S has the law of DenseSkew and d is independent of it, lognormal with mean 1: "
+        "log d ~ N(-spread^2/2, spread^2), spread 0.5 unless given."
+    )
+
+    def __init__(self, skew_part: AbstractWeight, log_energy_weights: Values) -> None:
+        self.skew_part = skew_part
+        self.log_energy_weights = checked_parameters("Symmetrizable", log_energy_weights, axes=1)
+        self.size = skew_part.size
+        if not skew_part.skew:
+            raise JaxoscError(f"Symmetrizable got {skew_part!r}, expected a skew weight; use DenseSkew.")
+        expected = (*skew_part.batch_shape, skew_part.size)
+        log_d = self.log_energy_weights
+        if log_d.shape != expected or log_d.dtype != skew_part.dtype:
+            raise JaxoscError(
+                f"Symmetrizable got log d of shape {log_d.shape} {log_d.dtype.name}, expected {expected} "
+                f"{skew_part.dtype.name} like {skew_part!r}; give every neuron one number."
+            )
+
+    @classmethod
+    def from_energy_weights(cls, skew_part: AbstractWeight, d: Values) -> Self:
+        """The weight S diag(d) of given d > 0, shape (..., n).
+
+        `energy_weights()` returns d to about one rounding of log d. Raises `JaxoscError` where a concrete d
+        is not positive; a traced one is checked when the program runs (`eqx.error_if`).
+        """
+        values = checked_parameters("Symmetrizable.from_energy_weights", d, axes=1)
+        require_positive("d", values)
+        if not is_concrete(values):
+            values = eqx.error_if(values, ~(values > 0), "Symmetrizable needs every d > 0.")
+        return cls(skew_part, jnp.log(values.astype(skew_part.dtype)))
+
+    @classmethod
+    def random(
+        cls,
+        key: PRNGKeyArray,
+        n: SupportsIndex,
+        *,
+        spread: float = 0.5,
+        gain: ArrayLike = 1.0,
+        dtype: DTypeLike = float,
+    ) -> Self:
+        """S of `DenseSkew.random`, d lognormal with mean 1; spread 0 gives d = 1.
+
+        As d has mean 1 and is independent of S, the mean square frequency is that of `DenseSkew`, whatever
+        the spread. Raises `JaxoscError` also for a spread that is negative or not finite.
+        """
+        size = checked_size("Symmetrizable", n)
+        if not 0 <= spread < math.inf:
+            raise JaxoscError(
+                f"Symmetrizable got spread={spread}, expected a finite spread >= 0; leave it out for 0.5."
+            )
+        skew_key, weight_key = jax.random.split(key)
+        draws = normals(weight_key, (size,), checked_dtype(dtype))
+        # The barrier keeps the product from being fused into the difference under jit, see `normals`.
+        log_d = jax.lax.optimization_barrier(spread * draws) - spread**2 / 2
+        return cls(DenseSkew.random(skew_key, size, gain=gain, dtype=dtype), log_d)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes of log d."""
+        return self.log_energy_weights.shape[:-1]
+
+    def energy_weights(self) -> Float[Array, "*batch n"]:
+        """d > 0, finite: `sum_i d_i potential(y_i)` is conserved."""
+        limit = math.floor(0.5 * math.log(float(jnp.finfo(self.log_energy_weights.dtype).max)))
+        return jnp.exp(jnp.clip(self.log_energy_weights, -limit, limit))
+
+    def matrix(self) -> Float[Array, "*batch n n"]:
+        """S diag(d); its diagonal is exactly zero."""
+        return self.skew_part.matrix() * self.energy_weights()[..., None, :]
+
+    def matvec(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`W @ v`."""
+        check_vector(self, v)
+        return self.skew_part.matvec(self.energy_weights() * v)
+
+    def scaled(self, gain: ArrayLike) -> Self:
+        """The weight of `gain * W`: S takes the gain, d stays."""
+        return eqx.tree_at(lambda w: w.skew_part, self, self.skew_part.scaled(gain))

@@ -1,0 +1,146 @@
+"""One walk over everything public: documented, named once, picklable, and with the interface of its kind."""
+
+import importlib
+import inspect
+import pickle
+import types
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxosc as jo
+
+ROOMS = ("", "weights", "solvers", "oracles", "simulate", "sweeps", "plotting", "report")
+
+
+def public(room):
+    """Name -> object of a room, without modules and private names."""
+    module = importlib.import_module(f"jaxosc.{room}" if room else "jaxosc")
+    names = [name for name in vars(module) if not name.startswith("_")]
+    found = {name: getattr(module, name) for name in names}
+    return {name: thing for name, thing in found.items() if not isinstance(thing, types.ModuleType)}
+
+
+def final_classes(room, base):
+    """The concrete classes of a kind that a room offers."""
+    classes = [thing for thing in public(room).values() if inspect.isclass(thing) and issubclass(thing, base)]
+    return [cls for cls in classes if not inspect.isabstract(cls) and not cls.__name__.startswith("Abstract")]
+
+
+EVERYTHING = [(room, name) for room in ROOMS for name in public(room)]
+ACTIVATIONS = final_classes("", jo.AbstractActivation)
+WEIGHTS = final_classes("weights", jo.weights.AbstractWeight)
+SOLVERS = final_classes("solvers", diffrax.AbstractSolver)
+REDUCERS = final_classes("simulate", jo.AbstractReducer)
+
+
+def activation(cls):
+    """One instance; `Elementwise` wraps a function that pickle finds by name."""
+    return cls(jnp.tanh) if cls is jo.Elementwise else cls()
+
+
+@pytest.mark.parametrize(("room", "name"), EVERYTHING)
+def test_public_things_are_documented(room, name):
+    thing = public(room)[name]
+    if not (inspect.isclass(thing) or inspect.isroutine(thing)):
+        return  # tables of names and constants
+    documentation = thing.__doc__ if inspect.isclass(thing) else inspect.getdoc(thing)
+    assert documentation, f"jaxosc.{room}.{name} has no docstring"
+    # Dataclasses write their signature where a docstring is missing.
+    assert not documentation.startswith(f"{name}(")
+    if inspect.isclass(thing) and thing.__module__.startswith("jaxosc"):
+        for method, value in vars(thing).items():
+            if not method.startswith("_") and inspect.isroutine(value):
+                assert inspect.getdoc(getattr(thing, method)), f"jaxosc.{room}.{name}.{method} has no docstring"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_nothing_has_two_names(room):
+    names = {}
+    for name, thing in public(room).items():
+        if inspect.isclass(thing) or inspect.isroutine(thing):
+            names.setdefault(id(thing), []).append(name)
+    assert [same for same in names.values() if len(same) > 1] == []
+
+
+def test_a_name_means_the_same_in_every_room():
+    for room in ROOMS[1:]:
+        for name, thing in public(room).items():
+            assert public("").get(name, thing) is thing, name
+
+
+def test_kinds_are_complete():
+    """The names that are fixed for everybody who builds on the package."""
+    activations = "Identity Tanh Arctan Erf Softsign Algebraic HardTanh ReLU RectifiedTanh Sigmoid ELU Elementwise"
+    weights = "DenseSkew RotationBlocks Circulant BandedSkew LowRankSkew Bipartite Symmetrizable Unconstrained"
+    assert {cls.__name__ for cls in ACTIVATIONS} == set(activations.split())
+    assert {cls.__name__ for cls in WEIGHTS} == set(weights.split())
+    assert {"ForwardEuler", "PoissonSplitting"} <= {cls.__name__ for cls in SOLVERS}
+    assert {"EnergyDrift", "Norms", "Crossings"} <= {cls.__name__ for cls in REDUCERS}
+
+
+@pytest.mark.parametrize("cls", ACTIVATIONS)
+def test_activations_have_the_interface_of_their_kind(cls):
+    sigma, y = activation(cls), jnp.linspace(-2, 2, 6, dtype=jnp.float32).reshape(2, 3)
+    for function in (sigma, sigma.derivative, sigma.potential):
+        assert function(y).shape == y.shape
+        assert function(y).dtype == y.dtype
+    for fact in (sigma.odd, sigma.bounded, sigma.continuous, sigma.monotone):
+        assert isinstance(fact, bool | type(None))
+    assert jax.tree.structure(sigma) == jax.tree.structure(activation(cls))  # two of them compile once
+
+
+@pytest.mark.parametrize("cls", WEIGHTS)
+def test_weights_have_the_interface_of_their_kind(cls):
+    n, key = 6, jax.random.key(0)
+    weight = cls.random(key, n, gain=2.0)
+    matrix, v = weight.matrix(), jnp.arange(n, dtype=float)
+    assert (weight.size, weight.batch_shape, matrix.shape) == (n, (), (n, n))
+    np.testing.assert_allclose(weight.matvec(v), matrix @ v, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(cls.random(key, n).scaled(2.0).matrix(), matrix, rtol=1e-12, atol=1e-12)
+    batch = jax.vmap(lambda k: cls.random(k, n))(jax.random.split(key, 3))
+    assert (batch.size, batch.batch_shape) == (n, (3,))
+    assert cls.random(key, n, dtype=jnp.float32).matrix().dtype == jnp.float32
+    assert not cls.skew or bool((matrix == -matrix.T).all())
+    assert not cls.hollow or bool((jnp.diag(matrix) == 0).all())
+    assert cls.law.strip().endswith(".")
+
+
+@pytest.mark.parametrize("cls", SOLVERS)
+def test_solvers_serve_diffrax_and_simulate(cls):
+    field, y0 = jo.CurrentRNN(jo.weights.DenseSkew.random(jax.random.key(1), 3)), jnp.array([0.5, -0.3, 0.8])
+    solver = cls()
+    theirs = diffrax.diffeqsolve(diffrax.ODETerm(field), solver, 0.0, 1.0, 0.1, y0).ys[-1]
+    ours = jo.simulate(field, y0, t1=1.0, dt=0.1, solver=solver).ys[-1]
+    assert float(jnp.abs(theirs - y0).max()) > 0.1
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+def samples():
+    """One instance of everything that holds data."""
+    weight = jo.weights.DenseSkew.random(jax.random.key(0), 4)
+    yield from (activation(cls) for cls in ACTIVATIONS)
+    yield from (cls.random(jax.random.key(0), 4) for cls in WEIGHTS)
+    yield from (cls() for cls in (*SOLVERS, *REDUCERS))
+    yield jo.CurrentRNN(weight, jo.Erf(), bias=jnp.ones(4), leak=0.1)
+    yield jo.RateRNN(weight)
+    yield jo.Result.escaped
+
+
+def test_instances_survive_pickle():
+    for thing in samples():
+        again = pickle.loads(pickle.dumps(thing))
+        assert type(again) is type(thing)
+        assert eqx.tree_equal(again, thing) is not False, thing
+        assert jax.tree.structure(again) == jax.tree.structure(thing), thing
+
+
+def test_a_sweep_and_its_plan_survive_pickle():
+    sweep = jo.sweeps.Sweep(activation=["tanh", "relu"], dt=[0.1, 0.2], leak=[0, 0.1], draws=2, ics=3)
+    again = pickle.loads(pickle.dumps(sweep))
+    assert again.hash == sweep.hash
+    assert str(again.plan()) == str(sweep.plan())

@@ -8,7 +8,6 @@ closed forms and symmetric orbits want it, and the growth of Phi because bounded
 Samples prove nothing: what lies between them, or beyond |y| = 1e8, is not seen.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
 
+from ._activation_report import ActivationReport as ActivationReport
 from ._errors import JaxoscError
 
 Samples: TypeAlias = Float64[np.ndarray, " k"]
@@ -27,121 +27,13 @@ _ROUNDING = 64  # units of eps, at the size of sigma, that pass for rounding err
 _FLAT = 1e-6  # what counts as zero against the size of sigma or Phi, where sampling and quadrature set the limit
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class ActivationReport:
-    """What `check_activation` measured of a function f; print it for a table and the verdict.
-
-    Errors are judged against the size of f: the largest |f| up to that |y|, and at least up to |y| = 1.
-
-    **Attributes:**
-
-    - `name`, `dtype`: the function; the arithmetic that measured it.
-    - `value_at_zero`: f(0).
-    - `odd`, `oddness_error`, `oddness_at`: |f(y) + f(-y)| and its y, where it is worst for the size of f.
-    - `bounded`, `largest`, `growth`: the largest |f| up to |y| = 1e8, and p when it grows like |y|^p from 1e4 on (0
-      when bounded, infinite on overflow).
-    - `continuous`, `jump`, `jump_at`: the largest jump for the size of f (0 and NaN when there is none).
-    - `monotone`, `worst_increment`, `decrease_at`: the most negative change from one sample to the next, and its y (0
-      and NaN when f never falls).
-    - `level_sets_bounded`: whether Phi tends to infinity on both sides (or to minus infinity on both).
-    - `barrier`: an orbit that starts with H below it stays bounded: infinite with bounded level sets, otherwise the
-      height to which Phi rises on both sides (2 for sin), 0 when that says nothing.
-    - `tail_vanishes`: whether f tends to 0 on a side where Phi stops growing.
-    """
-
-    name: str
-    dtype: str
-    value_at_zero: float
-    odd: bool
-    oddness_error: float
-    oddness_at: float
-    bounded: bool
-    largest: float
-    growth: float
-    continuous: bool
-    jump: float
-    jump_at: float
-    monotone: bool
-    worst_increment: float
-    decrease_at: float
-    level_sets_bounded: bool
-    barrier: float
-    tail_vanishes: bool
-
-    @property
-    def verdict(self) -> str:
-        """One sentence: what breaks in a network with skew W, or that nothing does."""
-        return f"{self._nature()}; so {self._consequence()}."
-
-    def _nature(self) -> str:
-        flaws = []
-        if not self.continuous:
-            flaws.append(f"not continuous: f jumps by {self.jump:.3g} at y = {self.jump_at:.4g}")
-        if not self.odd:
-            flaws.append(f"not odd: |f(y) + f(-y)| = {self.oddness_error:.3g} at y = {self.oddness_at:.4g}")
-        if not self.monotone:
-            flaws.append(f"not increasing: f falls at y = {self.decrease_at:.4g}")
-        return ", ".join(flaws) or f"odd, continuous, increasing and {'bounded' if self.bounded else 'unbounded'}"
-
-    def _consequence(self) -> str:
-        if self.largest == 0:
-            return "nothing moves, since f is 0 everywhere"
-        if not self.level_sets_bounded:
-            return self._escape()
-        kept = "for skew W the energy H is conserved and its level sets are bounded, hence every orbit stays bounded"
-        if not self.continuous:
-            return f"{kept}, but at the jump solvers fall to order 1"
-        if not self.monotone:
-            return f"{kept}, but H is not convex: there can be more points of rest, and forward Euler can lose energy"
-        if not self.odd:
-            return f"{kept} (oddness is not needed for that), but closed forms for odd f do not apply"
-        gain = "like sqrt(t)" if self.bounded else "exponentially" if self.growth > 0.99 else "faster than sqrt(t)"
-        return f"{kept}, and forward Euler gains energy {gain}"
-
-    def _escape(self) -> str:
-        if self.barrier > 0:
-            return (
-                f"for skew W orbits that start with H < {self.barrier:.4g} stay bounded and those above can escape though"
-                " H is conserved, because its level sets are unbounded there"
-            )
-        escape = "escape at constant speed" if self.tail_vanishes else "can escape"
-        return (
-            f"for n = 2 orbits {escape} though H is conserved, because its level sets are unbounded, and for n >= 3 they"
-            " are bounded only if something else holds them, such as a c with all c_i > 0 and W c = 0"
-        )
-
-    def __str__(self) -> str:
-        def line(fact: str, holds: bool, detail: str) -> str:
-            return f"  {fact:<20}{'yes' if holds else 'no':<5}{detail}"
-
-        jump = "no jump found" if self.continuous else f"jump of {self.jump:.3g} at y = {self.jump_at:.6g}"
-        fall = (
-            "no fall found" if self.monotone else f"falls by {-self.worst_increment:.3g} at y = {self.decrease_at:.6g}"
-        )
-        sides = "Phi grows on both sides" if self.level_sets_bounded else f"bounded orbits for H < {self.barrier:.4g}"
-        growth = "" if self.bounded else f", growing like |y|^{self.growth:.3g}"
-        return "\n".join(
-            [
-                f"{self.name}, measured in {self.dtype}: f(0) = {self.value_at_zero:.6g}",
-                line("odd", self.odd, f"|f(y) + f(-y)| = {self.oddness_error:.3g} at y = {self.oddness_at:.4g}"),
-                line("bounded", self.bounded, f"|f| up to {self.largest:.6g}{growth}"),
-                line("continuous", self.continuous, jump),
-                line("increasing", self.monotone, fall),
-                line("level sets bounded", self.level_sets_bounded, sides),
-                f"  {self.verdict}",
-            ]
-        )
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
 def check_activation(fn: Callable[[Any], Any]) -> ActivationReport:
     """Measure whether `fn` is odd, bounded, continuous and increasing, and whether its energy keeps orbits in.
 
     Some 6,000 samples at |y| from 1e-8 to 1e8 and 0, in float64 if JAX has it switched on and else in float32. A jump
-    counts from sqrt(eps) of the size of `fn` on, a fall or an asymmetry from 64 eps on. The potential is integrated
-    from the samples, and on a finer grid up to |y| = 1000 when `fn` oscillates too fast for them.
+    counts from sqrt(eps) of the size of `fn` on (16 eps |y| where that is more), a fall or an asymmetry from 64 eps
+    on. The potential is integrated from the samples, and on a finer grid up to |y| = 1000 when `fn` oscillates too
+    fast for them. Takes about a second.
 
     **Arguments:** `fn`: an `AbstractActivation` or any function, elementwise on arrays or of one number, written with
     jax.numpy, numpy or plain Python. Infinite values beyond |y| = 1 count as growth.
@@ -178,7 +70,7 @@ def check_activation(fn: Callable[[Any], Any]) -> ActivationReport:
         continuous=jump.amount == 0,
         jump=jump.amount,
         jump_at=jump.at,
-        monotone=fall.relative >= -_ROUNDING * eps,
+        monotone=fall.relative <= _ROUNDING * eps,
         worst_increment=fall.amount,
         decrease_at=fall.at,
         **_level_sets(sigma, grid, dtype)._asdict(),
@@ -188,7 +80,7 @@ def check_activation(fn: Callable[[Any], Any]) -> ActivationReport:
 class _Worst(NamedTuple):
     amount: float
     at: float
-    relative: float  # amount over the size of the function there
+    relative: float  # the worst |amount| over the size of the function, anywhere
 
 
 class _LevelSets(NamedTuple):
@@ -234,7 +126,7 @@ def _way_to_call(fn: Callable[[Any], Any], name: str, probe: np.ndarray) -> Call
         return np.array([fn(number) for number in y])
 
     failure = None
-    for call in (on_array, jax.vmap(fn), one_by_one):
+    for call in (_in_few_sizes(on_array), _in_few_sizes(jax.vmap(fn)), one_by_one):
         try:
             out = np.asarray(call(probe))
             again = np.asarray(call(probe[1:]))
@@ -244,6 +136,17 @@ def _way_to_call(fn: Callable[[Any], Any], name: str, probe: np.ndarray) -> Call
         _require_elementwise(name, probe, out, again)
         return call
     raise JaxoscError(f"{name} cannot be evaluated ({failure}), expected a function of one number.") from failure
+
+
+def _in_few_sizes(call: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
+    """`call` with its input filled up to a power of 16: JAX compiles each operation again for every new size."""
+
+    def padded(y: np.ndarray) -> Any:
+        size = 16 ** math.ceil(math.log(max(y.size, 2), 16))
+        out = np.asarray(call(np.pad(y, (0, size - y.size), mode="edge")))
+        return out[: y.size] if out.shape == (size,) else call(y)
+
+    return padded
 
 
 def _require_elementwise(name: str, probe: np.ndarray, out: np.ndarray, again: np.ndarray) -> None:
@@ -271,10 +174,11 @@ def _size(y: Samples, f: Samples) -> Samples:
 
 
 def _worst(amounts: Samples, at: Samples, size: Samples) -> _Worst:
-    """The entry of largest amount / size, where both are numbers."""
+    """The largest amount / size, and of the entries that are at least half as bad the one nearest to y = 0."""
     relative = np.where(np.isfinite(amounts) & (size > 0), amounts, 0.0) / np.where(size > 0, size, 1.0)
-    k = int(np.argmax(np.abs(relative)))
-    return _Worst(float(amounts[k]), float(at[k]), float(relative[k]))
+    worst = float(np.max(np.abs(relative)))
+    k = int(np.argmin(np.where(np.abs(relative) >= 0.5 * worst, np.abs(at), np.inf)))
+    return _Worst(float(amounts[k]), float(at[k]), worst)
 
 
 def _oddness(y: Samples, f: Samples, size: Samples) -> _Worst:
@@ -295,14 +199,15 @@ def _largest_fall(y: Samples, f: Samples, size: Samples) -> _Worst:
 def _largest_jump(sigma: Sampler, y: Samples, f: Samples, size: Samples, dtype: np.dtype) -> _Worst:
     """Halve every interval between samples, keeping the half that changes more, until nothing or a jump is left.
 
-    The change of a continuous function shrinks below sqrt(eps) of its size before neighbouring numbers are reached,
-    unless it is steeper than 1/sqrt(eps).
+    A change counts from sqrt(eps) of the size on, and far out from 16 eps |y|: the change of a continuous function
+    shrinks below that before neighbouring numbers are reached, unless it is very steep.
     """
-    least = math.sqrt(float(np.finfo(dtype).eps))
+    eps = float(np.finfo(dtype).eps)
     a, b, fa, fb, scale = y[:-1], y[1:], f[:-1], f[1:], np.maximum(size[:-1], size[1:])
     for _ in range(200):  # enough to come from 1e-8 down to 1e-68, for a jump at 0
+        least = scale * np.maximum(math.sqrt(eps), 16 * eps * np.abs(a))
         keep = np.isfinite(fa) & np.isfinite(fb)
-        keep[keep] = np.abs(fb[keep] - fa[keep]) > least * scale[keep]
+        keep[keep] = np.abs(fb[keep] - fa[keep]) > least[keep]
         a, b, fa, fb, scale = a[keep], b[keep], fa[keep], fb[keep], scale[keep]
         middle = (0.5 * (a + b)).astype(dtype).astype(np.float64)
         if not np.any((middle != a) & (middle != b)):
@@ -313,7 +218,9 @@ def _largest_jump(sigma: Sampler, y: Samples, f: Samples, size: Samples, dtype: 
         b, fb = np.where(left, middle, b), np.where(left, fm, fb)
     if a.size == 0:
         return _Worst(0.0, math.nan, 0.0)
-    return _worst(np.abs(fb - fa), np.where(np.abs(a) < np.abs(b), a, b), scale)
+    place = np.where(np.abs(a) < np.abs(b), a, b)
+    # Subnormal numbers are 0 to XLA, so that halving towards a jump at 0 ends there.
+    return _worst(np.abs(fb - fa), np.where(np.abs(place) < 1e-30, 0.0, place), scale)
 
 
 def _growth(y: Samples, largest: Samples, finite: bool) -> tuple[bool, float, float]:
@@ -345,9 +252,9 @@ class _Side(NamedTuple):
 
     def grows(self, sign: int, decades: tuple[int, int, int]) -> bool:
         """Whether sign * Phi tends to infinity, by its lowest values over three decades that end at 10^decades."""
-        lows = [float(np.min((sign * self.phi)[self._decade(end)])) for end in decades]
+        first, second, third = (float(np.min((sign * self.phi)[self._decade(end)])) for end in decades)
         scale = float(np.max(np.abs(self.phi[self.x <= 10.0 ** decades[1]])))
-        return _keeps_growing(*lows, scale)
+        return _keeps_growing(first, second, third, scale)
 
     def vanishes(self, decades: tuple[int, int, int]) -> bool:
         """Whether f is 0 over the last decade, against its largest value."""
@@ -361,7 +268,7 @@ class _Side(NamedTuple):
 def _level_sets(sigma: Sampler, grid: Samples, dtype: np.dtype) -> _LevelSets:
     """Whether {H = const} is bounded, from the growth of Phi on both sides, and below which H it is anyway."""
     x = np.concatenate([[0.0], grid])
-    fine = np.linspace(0, 1000, 2**16 + 1).astype(dtype).astype(np.float64)
+    fine = np.linspace(0, 1000, 2**16).astype(dtype).astype(np.float64)
     decades = (4, 6, 8)
     sides = [_integrated(sigma, direction, x) for direction in (-1, 1)]
     if not all(resolved for _, resolved in sides):

@@ -375,8 +375,8 @@ class Elementwise(AbstractActivation):
                 f"Got {self.fn!r}, expected a function that JAX can trace ({str(error).splitlines()[0]}): write it"
                 " with jax.numpy, not with math, numpy or a Python `if`."
             ) from error
-        shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
-        if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        one_number = isinstance(out, jax.ShapeDtypeStruct) and out.shape == ()
+        if not (one_number and jnp.issubdtype(out.dtype, jnp.floating)):
             raise JaxoscError(
                 f"Got a function that maps one number to {out}, expected one real number of shape (): return a scalar."
             )

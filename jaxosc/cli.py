@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .sweeps import Status, Sweep
 
 DEFAULT_OUT = Path("jaxosc-sweep")
+_PAGE = "report.html"
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -178,7 +179,8 @@ def sweep(
     _say(plan)
     if dry_run:
         return
-    if before and before.complete:
+    finished = before is not None and before.complete
+    if before and finished:
         _say(
             f"{out} holds this very sweep, finished {before.finished}: nothing to compute. To run it again, delete the"
             " folder or give another --out."
@@ -188,7 +190,7 @@ def sweep(
             _say(f"{out} holds {before.chunks_done:,} of {before.chunks:,} chunks of this sweep: continuing.")
         _keep_compiled_programs()
         study.run(out, **options)
-    _conclude(out, running.report)
+    _conclude(out, draw=running.report and not (finished and (out / _PAGE).exists()))
 
 
 @app.command(help_epilogue="Example:\n  jaxosc resume jaxosc-sweep")
@@ -204,7 +206,7 @@ def resume(
 
     _keep_compiled_programs()
     sweeps.resume(path, **running.options())
-    _conclude(path, running.report)
+    _conclude(path, draw=running.report)
 
 
 @app.command(help_epilogue="Example:\n  jaxosc status jaxosc-sweep")
@@ -277,11 +279,13 @@ def _already(out: Path, study: "Sweep") -> "Status | None":
     return found if found.spec_hash == study.hash else None
 
 
-def _conclude(out: Path, draw: bool) -> None:
-    page = _draw(out, None) if draw else None
+def _conclude(out: Path, *, draw: bool) -> None:
+    """Draw the report if it is wanted, and end with the places of what there is."""
+    if draw:
+        _draw(out, None)
     _say(f"dataset  {out}   (xarray.open_zarr({str(out)!r}))")
-    if page:
-        _say(f"report   {page}")
+    if (out / _PAGE).exists():
+        _say(f"report   {out / _PAGE}")
 
 
 def _draw(path: Path, out: Path | None) -> Path:
@@ -289,7 +293,7 @@ def _draw(path: Path, out: Path | None) -> Path:
 
     _keep_compiled_programs()
     with Console(stderr=True).status("drawing the report"):
-        return report.write(path) if out is None else report.write(path, out=out)
+        return report.write(path, out=out)
 
 
 def _keep_compiled_programs() -> Path | None:

@@ -9,8 +9,8 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from test_solvers import SOLVERS as SOLVER_ROWS
 
 import jaxosc as jo
 
@@ -38,9 +38,14 @@ SOLVERS = final_classes("solvers", diffrax.AbstractSolver)
 REDUCERS = final_classes("simulate", jo.AbstractReducer)
 
 
+def softer(y):
+    """A function of one's own, at module level where pickle finds it."""
+    return y / (1 + jnp.abs(y))
+
+
 def activation(cls):
-    """One instance; `Elementwise` wraps a function that pickle finds by name."""
-    return cls(jnp.tanh) if cls is jo.Elementwise else cls()
+    """One instance."""
+    return cls(softer) if cls is jo.Elementwise else cls()
 
 
 @pytest.mark.parametrize(("room", "name"), EVERYTHING)
@@ -83,41 +88,38 @@ def test_kinds_are_complete():
     assert {"EnergyDrift", "Norms", "Crossings"} <= {cls.__name__ for cls in REDUCERS}
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("cls", ACTIVATIONS)
-def test_activations_have_the_interface_of_their_kind(cls):
-    sigma, y = activation(cls), jnp.linspace(-2, 2, 6, dtype=jnp.float32).reshape(2, 3)
+def test_activations_have_the_interface_of_their_kind(cls, dtype):
+    sigma, y = activation(cls), jax.ShapeDtypeStruct((2, 3), dtype)
     for function in (sigma, sigma.derivative, sigma.potential):
-        assert function(y).shape == y.shape
-        assert function(y).dtype == y.dtype
+        assert jax.eval_shape(function, y) == y
     for fact in (sigma.odd, sigma.bounded, sigma.continuous, sigma.monotone):
-        assert isinstance(fact, bool | type(None))
+        assert isinstance(fact, bool) or (cls is jo.Elementwise and fact is None)  # nobody knows: measure it
     assert jax.tree.structure(sigma) == jax.tree.structure(activation(cls))  # two of them compile once
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("cls", WEIGHTS)
-def test_weights_have_the_interface_of_their_kind(cls):
+def test_weights_have_the_interface_of_their_kind(cls, dtype):
     n, key = 6, jax.random.key(0)
-    weight = cls.random(key, n, gain=2.0)
-    matrix, v = weight.matrix(), jnp.arange(n, dtype=float)
-    assert (weight.size, weight.batch_shape, matrix.shape) == (n, (), (n, n))
-    np.testing.assert_allclose(weight.matvec(v), matrix @ v, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(cls.random(key, n).scaled(2.0).matrix(), matrix, rtol=1e-12, atol=1e-12)
-    batch = jax.vmap(lambda k: cls.random(k, n))(jax.random.split(key, 3))
+
+    def use(key):
+        weight = cls.random(key, n, gain=2.0, dtype=dtype)
+        assert (weight.size, weight.batch_shape) == (n, ())
+        return weight.matrix(), weight.matvec(weight.matrix()[0]), weight.scaled(0.5).matrix()
+
+    square, vector = jax.ShapeDtypeStruct((n, n), dtype), jax.ShapeDtypeStruct((n,), dtype)
+    assert jax.eval_shape(use, key) == (square, vector, square)
+    batch = jax.eval_shape(jax.vmap(lambda k: cls.random(k, n)), jax.random.split(key, 3))
     assert (batch.size, batch.batch_shape) == (n, (3,))
-    assert cls.random(key, n, dtype=jnp.float32).matrix().dtype == jnp.float32
-    assert not cls.skew or bool((matrix == -matrix.T).all())
-    assert not cls.hollow or bool((jnp.diag(matrix) == 0).all())
+    assert isinstance(cls.skew, bool)
+    assert isinstance(cls.hollow, bool)
     assert cls.law.strip().endswith(".")
 
 
-@pytest.mark.parametrize("cls", SOLVERS)
-def test_solvers_serve_diffrax_and_simulate(cls):
-    field, y0 = jo.CurrentRNN(jo.weights.DenseSkew.random(jax.random.key(1), 3)), jnp.array([0.5, -0.3, 0.8])
-    solver = cls()
-    theirs = diffrax.diffeqsolve(diffrax.ODETerm(field), solver, 0.0, 1.0, 0.1, y0).ys[-1]
-    ours = jo.simulate(field, y0, t1=1.0, dt=0.1, solver=solver).ys[-1]
-    assert float(jnp.abs(theirs - y0).max()) > 0.1
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+def test_solvers_have_rows_in_the_table_of_problems():
+    assert {type(solver) for solver in SOLVER_ROWS.values()} >= set(SOLVERS)
 
 
 def samples():

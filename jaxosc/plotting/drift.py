@@ -1,7 +1,7 @@
 """Energy drift against step size: which solver keeps energy at which price, and with which order."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -10,9 +10,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from .facets import figure_of, label_axes, panels
+from .appearance import Mark, grid_color, is_dark, legend_above, marks, quiet_color
+from .facets import figure_of, fixed_inside, label_axes, panels
 from .maps import tick_axis, unfinished_word
-from .style import Mark, grid_color, is_dark, legend_above, marks, quiet_color
 from .summaries import DRIFT_FLOOR, axis_label, drift_summary, value_text
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def drift_against_dt(
     activations, solvers = ([value_text(v) for v in summary.values[d]] for d in ("activation", "solver"))
     dt = summary.values["dt"].astype(float)
     layout = panels(figure, [""], activations, wrap=columns or min(3, len(activations)), height=2.5, extra_height=1.2)
-    limits = _decades(lower, upper)
+    limits = _decades(median, lower, upper)
     pencils = marks(len(solvers), dark=is_dark(layout.flat[0]))
     for index, axes in enumerate(layout.flat):
         axes.set_yscale("log")
@@ -57,9 +57,9 @@ def drift_against_dt(
         axes.set_axisbelow(True)
         if dt.size == 1:
             _side_by_side(axes, solvers, (median[index], lower[index], upper[index]), pencils)
+            fixed_inside(axes)
             continue
         tick_axis(axes, "x", dt, layout.size[0])
-        _guides(axes, dt, limits, orders)
         for s, pencil in enumerate(pencils):
             _line(
                 axes,
@@ -68,6 +68,8 @@ def drift_against_dt(
                 summary.unfinished[index, s],
                 pencil,
             )
+        fixed_inside(axes)
+        _guides(axes, dt, limits, orders)
     figure = figure_of(layout.flat[0])
     when = "largest" if summary.variable == "energy_drift_max" else "final"
     x_name = axis_label(dataset, "dt") if dt.size > 1 else f"{axis_label(dataset, 'dt')} = {value_text(dt[0])}"
@@ -76,12 +78,13 @@ def drift_against_dt(
     return layout.axes[0]
 
 
-def _decades(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float]:
-    """Whole decades that hold all quartiles."""
-    finite = np.concatenate([lower[np.isfinite(lower)], upper[np.isfinite(upper)]])
-    if finite.size == 0:
+def _decades(median: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[float, float]:
+    """Limits that hold all medians, and the quartiles unless they lie more than three decades off (exact zeros do)."""
+    if not np.isfinite(median).any():
         return 1e-1, 1e1
-    low, high = np.floor(np.log10(finite.min())), np.ceil(np.log10(finite.max()))
+    low = max(float(np.nanmin(lower)), float(np.nanmin(median)) * 1e-3)
+    high = min(float(np.nanmax(upper)), float(np.nanmax(median)) * 1e3)
+    low, high = np.floor(np.log10(low)), np.ceil(np.log10(high))
     return float(10.0 ** (low - 0.3)), float(10.0 ** (max(high, low + 1) + 0.3))
 
 
@@ -184,7 +187,12 @@ def _legend(
     ]
     word, quiet = unfinished_word(dataset), quiet_color(axes)
     if np.any(unfinished > 0.5):
-        hollow = {"marker": "o", "markerfacecolor": axes.get_facecolor(), "color": quiet, "linestyle": "none"}
+        hollow: dict[str, Any] = {
+            "marker": "o",
+            "markerfacecolor": axes.get_facecolor(),
+            "color": quiet,
+            "linestyle": "none",
+        }
         handles.append(Line2D([], [], label=f"hollow: more than half {word}", **hollow))
     if np.any(unfinished >= 1):
         handles.append(Line2D([], [], marker="x", color=quiet, linestyle="none", label=f"cross: all {word}"))

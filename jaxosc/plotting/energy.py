@@ -1,26 +1,29 @@
 """Energy against time: what each solver does to an invariant, with the law that theory gives drawn on top."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import ArrayLike, Real
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from jaxosc._errors import JaxoscError
 
-from .facets import new_axes
-from .style import grid_color, is_dark, luminance, marks
+from .appearance import grid_color, ink_on, is_dark, legend_above, marks
+from .facets import figure_of, fixed_inside, new_axes, panels
 
 _FEWEST_DECADES = 2
 _MOST_TICKS = 9
 
 
 def energy_over_time(
-    ts: Float[np.ndarray, " times"],
-    energies: Mapping[str, Float[np.ndarray, " times"]],
+    ts: Real[ArrayLike, " times"],
+    energies: Mapping[str, Real[ArrayLike, "_"]],
     *,
-    theory: Mapping[str, Float[np.ndarray, " times"]] | None = None,
+    theory: Mapping[str, Real[ArrayLike, "_"]] | None = None,
     relative: bool = True,
     legend: bool = True,
     ax: Axes | None = None,
@@ -45,18 +48,18 @@ def energy_over_time(
 
     **Raises:** `JaxoscError` for lengths that differ, or no line at all.
     """
-    ts = np.asarray(ts)
+    times = np.asarray(ts)
     laws = dict(theory or {})
-    _check(ts, {**energies, **laws})
+    _check(times, {**energies, **laws})
     axes = new_axes() if ax is None else ax
     pencils = marks(len(energies), dark=is_dark(axes))
     drawn = {name: _shown(energy, relative) for name, energy in energies.items()}
     for (name, values), pencil in zip(drawn.items(), pencils, strict=True):
-        axes.plot(ts, values, color=pencil.color, linestyle=pencil.linestyle, label=name, gid=f"solver {name}")
-    ink = "#ffffff" if luminance(axes.get_facecolor()) < 0.4 else "#000000"
+        axes.plot(times, values, color=pencil.color, linestyle=pencil.linestyle, label=name, gid=f"solver {name}")
+    ink = ink_on(axes.get_facecolor())
     for name, energy in laws.items():
         values = _shown(energy, relative)
-        axes.plot(ts, values, color=ink, linewidth=0.9, linestyle=(0, (2, 2.2)), label=f"theory: {name}", zorder=4)
+        axes.plot(times, values, color=ink, linewidth=0.9, linestyle=(0, (2, 2.2)), label=f"theory: {name}", zorder=4)
     if relative:
         symmetric_log(axes, list(drawn.values()) + [_shown(law, relative) for law in laws.values()])
     axes.grid(True, color=grid_color(axes))
@@ -66,6 +69,44 @@ def energy_over_time(
     if legend:
         axes.legend()
     return axes
+
+
+def energies_over_time(
+    ts: Real[ArrayLike, " times"],
+    energies: Mapping[str, Mapping[str, Real[ArrayLike, "_"]]],
+    *,
+    theory: Mapping[str, Mapping[str, Real[ArrayLike, "_"]]] | None = None,
+    columns: int | None = None,
+    figure: Figure | SubFigure | None = None,
+) -> np.ndarray:
+    """`energy_over_time` in panels, with one legend for all.
+
+    **Arguments:** `ts` (times,); `energies`: by panel name and solver; `theory`: by panel name and law; `columns`:
+    panels side by side, at most three by default; `figure`: see `facets.panels`.
+
+    **Returns:** the Axes, shape (panels,).
+
+    **Raises:** `JaxoscError` as `energy_over_time` does.
+    """
+    wrap = columns or min(len(energies), 3)
+    layout = panels(figure, [""], list(energies), wrap=wrap, height=2.4, extra_height=1.1, share=False)
+    for index, (axes, (name, lines)) in enumerate(zip(layout.flat, energies.items(), strict=True)):
+        energy_over_time(ts, lines, theory=(theory or {}).get(name), legend=False, ax=axes)
+        fixed_inside(axes)
+        axes.set_ylabel("energy drift (H(t) − H(0)) / |H(0)|" if index % wrap == 0 and wrap > 1 else "")
+    if wrap == 1:
+        figure_of(layout.flat[0]).supylabel("energy drift (H(t) − H(0)) / |H(0)|")
+    entries: dict[str, Line2D] = {}
+    for line in (line for axes in layout.flat for line in axes.lines):
+        label = "theory" if str(line.get_label()).startswith("theory") else str(line.get_label())
+        look: dict[str, Any] = {
+            "color": line.get_color(),
+            "linestyle": line.get_linestyle(),
+            "linewidth": line.get_linewidth(),
+        }
+        entries.setdefault(label, Line2D([], [], label=label, **look))
+    legend_above(layout.flat[0], list(entries.values()))
+    return layout.axes[0]
 
 
 def symmetric_log(axes: Axes, lines: list[np.ndarray], threshold: float | None = None) -> None:
@@ -105,18 +146,18 @@ def _power(value: float, _: object) -> str:
     return f"${sign}10^{{{round(np.log10(abs(value)))}}}$"
 
 
-def _shown(energy: Float[np.ndarray, " times"], relative: bool) -> np.ndarray:
-    energy = np.asarray(energy, dtype=float)
+def _shown(energy: Real[ArrayLike, " times"], relative: bool) -> np.ndarray:
+    values = np.asarray(energy, dtype=float)
     if not relative:
-        return energy
-    return (energy - energy[0]) / max(abs(float(energy[0])), float(np.finfo(float).tiny))
+        return values
+    return (values - values[0]) / max(abs(float(values[0])), float(np.finfo(float).tiny))
 
 
-def _check(ts: np.ndarray, lines: Mapping[str, np.ndarray]) -> None:
+def _check(times: np.ndarray, lines: Mapping[str, ArrayLike]) -> None:
     if not lines:
         raise JaxoscError("Got no energy to draw, expected at least one line: give {name: energies}.")
     for name, values in lines.items():
-        if np.shape(values) != ts.shape:
+        if np.shape(values) != times.shape:
             raise JaxoscError(
-                f"Got {name} of shape {np.shape(values)}, expected {ts.shape} like ts: give one energy for each time."
+                f"Got {name} of shape {np.shape(values)}, expected {times.shape} like ts: give one energy per time."
             )

@@ -17,8 +17,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from jaxosc._errors import JaxoscError
 from jaxosc._results import Result
 
-from .facets import Panels, figure_of, label_axes, panels
-from .style import grid_color, hatch_patch, ink_on, legend_above
+from .appearance import grid_color, hatch_patch, ink_on, legend_above
+from .facets import Panels, figure_of, fixed_inside, label_axes, panels
 from .summaries import (
     DRIFT_FLOOR,
     DriftSummary,
@@ -104,18 +104,18 @@ def stability_map(
     summary = drift_summary(dataset, axes_of.kept, variable)
     rows, names = _panel_names(dataset, axes_of.rows), _panel_names(dataset, axes_of.columns)
     shape = len(rows), len(names), len(dataset[axes_of.y]), len(dataset[axes_of.x])
-    level = np.log10(np.maximum(summary.median, DRIFT_FLOOR)).reshape(shape)
+    level = drift_level(summary).reshape(shape)
     unfinished = summary.unfinished.reshape(shape)
     wrap = columns if columns is not None or len(rows) > 1 else min(len(names), 3)
     layout = panels(figure, rows, names, wrap=wrap, height=_panel_height(shape[2]), extra_height=1.25)
     low, high = color_limits(level) if limits is None else limits
     mappable = ScalarMappable(Normalize(low, high), mpl.colormaps[_COLORS])
-    for index in np.ndindex(layout.axes.shape):
-        axes = layout.axes[index]
+    for index, axes in layout.items():
         _draw_cells(axes, dataset, axes_of, level[index], mappable)
         _draw_losses(axes, dataset, axes_of, level[index], unfinished[index], mappable)
         if annotate:
             _print_losses(axes, dataset, axes_of, level[index], unfinished[index], mappable, layout)
+        fixed_inside(axes)
     _finish(layout, dataset, axes_of, summary, mappable)
     return layout.axes
 
@@ -135,6 +135,11 @@ def _panel_height(rows: int) -> float:
     return float(np.clip(0.26 * rows, 1.1, 3.0))
 
 
+def drift_level(summary: DriftSummary) -> Float[np.ndarray, "..."]:
+    """log10 of the median drift, what the colours of a map stand for; NaN where nobody finished."""
+    return np.log10(np.maximum(summary.median, DRIFT_FLOOR))
+
+
 def color_limits(level: np.ndarray) -> tuple[float, float]:
     """Whole decades around the finite levels, at least one wide, ending at ten times the energy.
 
@@ -150,7 +155,7 @@ def color_limits(level: np.ndarray) -> tuple[float, float]:
 
 def edges(
     values: Sequence[object] | np.ndarray,
-) -> tuple[Float[np.ndarray, " cells+1"], Float[np.ndarray, " cells"], bool]:
+) -> tuple[Float[np.ndarray, " edges"], Float[np.ndarray, " cells"], bool]:
     """Cell borders and centres of an axis, and whether it is logarithmic.
 
     Positive increasing numbers that span a factor of three or more are drawn on a logarithm, other increasing
@@ -203,7 +208,8 @@ def _draw_cells(
         y_edges,
         np.ma.masked_invalid(level),
         cmap=mappable.get_cmap(),
-        norm=mappable.norm,
+        vmin=mappable.get_clim()[0],
+        vmax=mappable.get_clim()[1],
         edgecolor=axes.figure.get_facecolor(),
         linewidth=0.4,
     )
@@ -257,7 +263,7 @@ def _print_losses(
 
 def _cell_color(axes: Axes, level: float, mappable: ScalarMappable) -> Any:
     """The colour that a cell is painted in."""
-    return mappable.to_rgba(level) if np.isfinite(level) else grid_color(axes)
+    return mappable.to_rgba(np.asarray(level)) if np.isfinite(level) else grid_color(axes)
 
 
 def share_text(share: float) -> str:
@@ -282,11 +288,13 @@ def _finish(
         axes.tick_params(length=2)
         tick_axis(axes, "x", dataset[axes_of.x].values, layout.size[0])
         tick_axis(axes, "y", dataset[axes_of.y].values, layout.size[1])
+        if not is_number_axis(dataset, axes_of.y):  # names are read from the top down
+            axes.set_ylim(len(dataset[axes_of.y]) - 0.5, -0.5)
     figure = figure_of(layout.flat[0])
     label_axes(figure, axis_label(dataset, axes_of.x), axis_label(dataset, axes_of.y))
     _color_bar(figure, layout, summary, mappable)
     word = unfinished_word(dataset)
-    if np.any(summary.unfinished > 0.5):
+    if np.any(summary.unfinished > 0):
         legend_above(
             layout.flat[0],
             [hatch_patch(f"more than half {word}; printed: share {word}", _HATCH, layout.flat[0])],
@@ -295,10 +303,12 @@ def _finish(
 
 def _color_bar(figure: Figure | SubFigure, layout: Panels, summary: DriftSummary, mappable: ScalarMappable) -> None:
     """One bar for all panels: at the right of a wide figure, over a narrow one that cannot spare the width."""
-    top = 10.0 ** float(mappable.norm.vmax or 0.0)
+    top = 10.0 ** mappable.get_clim()[1]
     beyond = "max" if np.nanmax(summary.median, initial=0.0) > top else "neither"
     narrow = float(figure.bbox.width) / figure.dpi < _NARROW
-    place = {"location": "top", "aspect": 40} if narrow else {"location": "right", "aspect": 28, "shrink": 0.9}
+    place: dict[str, Any] = (
+        {"location": "top", "aspect": 40} if narrow else {"location": "right", "aspect": 28, "shrink": 0.9}
+    )
     bar = figure.colorbar(mappable, ax=layout.flat, pad=0.02, extend=beyond, extendfrac=0.03, **place)
     when = "largest" if summary.variable == "energy_drift_max" else "final"
     bar.set_label(f"median of the {when} |energy drift|")

@@ -1,22 +1,28 @@
 """Phase portraits: an orbit in the plane, with the level sets of the energy it should stay on."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 import matplotlib.patheffects as effects
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import ArrayLike, Real
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from jaxosc._errors import JaxoscError
 from jaxosc.fields import AbstractField
 from jaxosc.simulate import Solution
 
-from .facets import new_axes
-from .style import ink_on, is_dark, quiet_color, time_colormap
+from .appearance import ink_on, is_dark, quiet_color, time_colormap
+from .facets import DEFAULT_WIDTH, Panels, fixed_inside, label_axes, new_axes, new_figure, panels
 
+_ORBIT = "orbit"
 _GRID = 121  # points a side for the level sets: smooth at print size, 15k energies
 
 
@@ -24,7 +30,7 @@ def phase_portrait(
     solution: Any,
     *,
     field: AbstractField | None = None,
-    ts: Float[np.ndarray, " times"] | None = None,
+    ts: Real[ArrayLike, "_"] | None = None,
     coordinates: tuple[int, int] | None = None,
     limit: float | None = None,
     remarks: bool = True,
@@ -41,8 +47,8 @@ def phase_portrait(
     - `field`: for the energy of the level sets.
     - `ts`: times of the colours (times,); default the solution's, or the index.
     - `coordinates`: two neurons, counted from 0.
-    - `limit`: half the side of the picture around the origin; the orbit is drawn until its Euclidean norm
-      first exceeds it. Default: all of the orbit.
+    - `limit`: the orbit is drawn until its Euclidean norm first exceeds it; half the side of the picture around the
+      origin in a plane of neurons. Default: all of the orbit.
     - `remarks`: say in the picture when the orbit left it.
     - `ax`: `None` makes a new figure.
 
@@ -55,7 +61,8 @@ def phase_portrait(
     states, times, left = _until(states, times, limit)
     plane, names = _project(states, coordinates)
     axes = new_axes() if ax is None else ax
-    centre, half = _view(plane, states.shape[1], limit)
+    flat = states.shape[1] == 2 or coordinates is not None
+    centre, half = _view(plane, limit, flat=flat)
     axes.set_xlim(centre[0] - half, centre[0] + half)
     axes.set_ylim(centre[1] - half, centre[1] + half)
     axes.set_aspect("equal")
@@ -79,7 +86,70 @@ def phase_portrait(
     return axes
 
 
-def _orbit(solution: Any, ts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Orbit:
+    """One orbit of a grid of portraits: states (times, n), their times (times,), and the field for its level sets."""
+
+    states: Real[np.ndarray, "times n"]
+    ts: Real[np.ndarray, " times"]
+    field: AbstractField | None = None
+
+
+def phase_portraits(
+    orbits: Mapping[str, Mapping[str, Orbit]],
+    *,
+    columns: int | None = None,
+    figure: Figure | SubFigure | None = None,
+) -> np.ndarray:
+    """Portraits in rows and columns, all with the same colours of time; see `phase_portrait`.
+
+    The frames of one row are the same: nearly twice the start's norm, or what the quietest orbit of the row needs, so
+    that one sees an orbit leave its level set.
+
+    **Arguments:** `orbits`: by row name and column name, the same columns in every row; `columns`: panels side by side
+    (`None`: as many as there are columns); `figure`: see `facets.panels`.
+
+    **Returns:** the Axes, shape (rows, columns).
+    """
+    rows, names = list(orbits), list(next(iter(orbits.values())))
+    wrap = columns if columns is not None or len(rows) > 1 else min(len(names), 3)
+    across = min(wrap or len(names), len(rows) * len(names))
+    figure = new_figure(DEFAULT_WIDTH, DEFAULT_WIDTH) if figure is None else figure
+    height = min((float(figure.bbox.width) / figure.dpi - 0.9) / across, 3.0)
+    layout = panels(figure, rows, names, wrap=wrap, height=height, extra_height=1.0, share=False)
+    end = max(float(orbit.ts[-1]) for row in orbits.values() for orbit in row.values())
+    plane = all(orbit.states.shape[1] == 2 for row in orbits.values() for orbit in row.values())
+    for (i, j), axes in layout.items():
+        row = orbits[rows[i]]
+        orbit = row[names[j]]
+        phase_portrait(orbit.states, field=orbit.field, ts=orbit.ts, limit=_frame(list(row.values())), ax=axes)
+        for collection in axes.collections:
+            if collection.get_gid() == _ORBIT:
+                collection.set_clim(0.0, end)
+        fixed_inside(axes)
+        axes.tick_params(length=2)
+        if plane:
+            axes.set(xlabel="", ylabel="")
+    if plane:
+        label_axes(figure, "y[0]", "y[1]")
+    _time_bar(figure, layout, end)
+    return layout.axes
+
+
+def _frame(row: list[Orbit]) -> float:
+    """Half the side of a row's frames."""
+    norms = [float(np.nanmax(np.linalg.norm(orbit.states, axis=1))) for orbit in row]
+    return max(1.8 * float(np.linalg.norm(row[0].states[0])), 1.15 * min(norms))
+
+
+def _time_bar(figure: Figure | SubFigure, layout: Panels, end: float) -> None:
+    colors = ScalarMappable(Normalize(0.0, end), time_colormap(dark=is_dark(layout.flat[0])))
+    bar = figure.colorbar(colors, ax=layout.flat, location="top", aspect=50, shrink=0.6, pad=0.01)
+    bar.set_label("time t")
+    bar.outline.set_visible(False)
+
+
+def _orbit(solution: Any, ts: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
     """States (times, n) and times up to the last finite state."""
     if isinstance(solution, Solution):
         states, times = (
@@ -134,12 +204,12 @@ def _project(states: np.ndarray, coordinates: tuple[int, int] | None) -> tuple[n
     return states[:, [first, second]], (f"y[{first}]", f"y[{second}]")
 
 
-def _view(plane: np.ndarray, size: int, limit: float | None) -> tuple[np.ndarray, float]:
-    """Centre and half side of the shown square: around the origin when the plane is the whole state space."""
-    if limit is not None:
+def _view(plane: np.ndarray, limit: float | None, *, flat: bool) -> tuple[np.ndarray, float]:
+    """Centre and half side of the shown square: around the origin in a plane of neurons, else around the orbit."""
+    if limit is not None and flat:
         return np.zeros(2), float(limit)
     low, high = plane.min(axis=0), plane.max(axis=0)
-    centre = np.zeros(2) if size == 2 else (low + high) / 2
+    centre = np.zeros(2) if flat else (low + high) / 2
     half = float(np.max(np.abs(plane - centre)))
     return centre, 1.12 * half if half > 0 else 1.0
 
@@ -166,7 +236,7 @@ def _draw_orbit(axes: Axes, plane: np.ndarray, times: np.ndarray) -> None:
         linewidths=1.0,
         capstyle="round",
         zorder=2,
-        gid="orbit",
+        gid=_ORBIT,
     )
     orbit.set_array(times[:-1])
     orbit.set_clim(float(times[0]), float(times[-1]))

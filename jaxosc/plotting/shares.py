@@ -8,20 +8,28 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from .facets import figure_of, label_axes, panels
-from .style import Mark, ink_on, is_dark, legend_above, luminance, marks
-from .summaries import CodeShares, axis_label, code_shares, value_text
+from .appearance import grid_color, ink_on, is_dark, legend_above, marks
+from .facets import figure_of, fixed_inside, label_axes, panels
+from .summaries import axis_label, code_shares, value_text
 
 if TYPE_CHECKING:
     import xarray
 
-# Places in the palette: green and plain for what one hopes for, vermillion and hatched for what may not be
-# overlooked.
-_PLACES = {
-    "successful": 2, "escaped": 1, "non_finite": 3, "max_steps_reached": 4, "solver_failed": 6,
-    "periodic": 2, "quasi_periodic": 0, "chaotic": 3, "escaping": 1, "collapsing": 4, "fixed_point": 5,
-    "undecided": 6,
-}  # fmt: skip
+# Places in the palette and hatches: green and plain for what one hopes for, vermillion and hatched for what one may not
+# overlook, the paper's own grey for what nobody knows.
+_FILLS = {
+    "successful": (2, ""),
+    "escaped": (1, "///"),
+    "non_finite": (3, "xxx"),
+    "max_steps_reached": (4, "..."),
+    "solver_failed": (6, "oo"),
+    "periodic": (2, ""),
+    "quasi_periodic": (0, "\\\\\\"),
+    "chaotic": (3, "xxx"),
+    "escaping": (1, "///"),
+    "collapsing": (4, "..."),
+    "fixed_point": (5, "||"),
+}
 
 
 def result_shares(
@@ -53,17 +61,18 @@ def result_shares(
         layout = panels(figure, activations, solvers, wrap=wrap, height=1.2)
         bars, labels = shares.shares, [value_text(v) for v in shares.values["dt"]]
     present = [k for k in range(len(shares.names)) if np.nansum(bars[..., k]) > 0]
-    pencils = _pencils(shares, dark=is_dark(layout.flat[0]))
-    for index in np.ndindex(layout.axes.shape):
-        _stack(layout.axes[index], bars[index], present, pencils)
-        _tick(layout.axes[index], labels, layout.size[0])
+    fills = _fills(shares.names, layout.flat[0])
+    for index, axes in layout.items():
+        _stack(axes, bars[index], present, fills)
+        _tick(axes, labels, layout.size[0])
+        fixed_inside(axes)
     figure = figure_of(layout.flat[0])
     label_axes(figure, "solver" if one_dt else axis_label(dataset, "dt"), "share of members")
     handles = [
         Patch(
-            facecolor=pencils[k].color,
-            edgecolor=ink_on(pencils[k].color),
-            hatch=pencils[k].hatch,
+            facecolor=fills[k][0],
+            edgecolor=_hatch_ink(fills[k][0]),
+            hatch=fills[k][1],
             linewidth=0,
             label=shares.names[k].replace("_", " "),
         )
@@ -74,24 +83,19 @@ def result_shares(
     return layout.axes
 
 
-def _pencils(shares: CodeShares, *, dark: bool) -> list[Mark]:
-    """The same colour and hatch for the same word in every figure; unknown names take the free places."""
-    palette = marks(max(7, len(shares.names)), dark=dark)
-    free = [p for p in range(len(palette)) if p not in {_PLACES.get(name) for name in shares.names}]
-    places = [_PLACES[name] if name in _PLACES else free.pop(0) for name in shares.names]
-    plain = {_PLACES["successful"], _PLACES["periodic"]}
-    return [
-        Mark(
-            palette[p].color,
-            palette[p].marker,
-            palette[p].linestyle,
-            "" if p in plain else palette[p].hatch or "||",
-        )
-        for p in places
-    ]
+def _fills(names: tuple[str, ...], axes: Axes) -> list[tuple[str, str]]:
+    """Colour and hatch of each code: the same for the same word in every figure; unknown words take free places."""
+    palette = marks(7 + len(names), dark=is_dark(axes))
+    taken = {_FILLS[name][0] for name in names if name in _FILLS}
+    free = (place for place in range(len(palette)) if place not in taken)
+    found = []
+    for name in names:
+        place, hatch = _FILLS[name] if name in _FILLS else (next(free), "++")
+        found.append((grid_color(axes), "..") if name == "undecided" else (palette[place].color, hatch))
+    return found
 
 
-def _stack(axes: Axes, bars: np.ndarray, present: list[int], pencils: list[Mark]) -> None:
+def _stack(axes: Axes, bars: np.ndarray, present: list[int], fills: list[tuple[str, str]]) -> None:
     """Bars over one another; a missing bar means that nothing is computed there yet."""
     places, bottom = np.arange(bars.shape[0]), np.zeros(bars.shape[0])
     for k in present:
@@ -101,15 +105,20 @@ def _stack(axes: Axes, bars: np.ndarray, present: list[int], pencils: list[Mark]
             height,
             width=0.86,
             bottom=bottom,
-            color=pencils[k].color,
-            hatch=pencils[k].hatch,
-            edgecolor="#00000088" if luminance(pencils[k].color) > 0.179 else "#ffffff88",
+            color=fills[k][0],
+            hatch=fills[k][1],
+            edgecolor=_hatch_ink(fills[k][0]),
             linewidth=0,
         )
         bottom = bottom + height
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _hatch_ink(color: str) -> str:
+    """Half-transparent black or white: a hatch that is seen and does not shout."""
+    return f"{ink_on(color)}88"
 
 
 def _tick(axes: Axes, labels: list[str], width: float) -> None:

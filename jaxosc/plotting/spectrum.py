@@ -1,20 +1,20 @@
 """The amplitude spectrum of a trajectory: which frequencies an oscillation is made of."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import ArrayLike, Float, Real
 from matplotlib.axes import Axes
 
 from jaxosc._errors import JaxoscError
 
+from .appearance import grid_color, ink_on, is_dark, marks
 from .facets import new_axes
-from .style import grid_color, ink_on, is_dark, marks
 
 _SIDE_LOBES = 3  # bins: the main lobe of the Hann window reaches two to each side
 
 
 def frequency_spectrum(
-    ts: Float[np.ndarray, " times"],
-    y: Float[np.ndarray, "times *n"],
+    ts: Real[ArrayLike, " times"],
+    y: Real[ArrayLike, "_ *n"],
     *,
     peaks: int = 3,
     highest: float | None = None,
@@ -35,8 +35,7 @@ def frequency_spectrum(
     **Raises:** `JaxoscError` for fewer than 8 times, unequal spacing, another length of `y`, or values not
     finite.
     """
-    ts, states = _checked(ts, y)
-    frequency, amplitude = amplitude_spectrum(ts, states)
+    frequency, amplitude = amplitude_spectrum(*_checked(ts, y))
     found = spectral_peaks(amplitude, peaks)
     axes = new_axes() if ax is None else ax
     pencil = marks(1, dark=is_dark(axes))[0]
@@ -90,21 +89,21 @@ def spectral_peaks(amplitude: Float[np.ndarray, " bins"], count: int) -> list[in
     return found
 
 
-def _checked(ts: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    ts, states = np.asarray(ts, dtype=float), np.asarray(y, dtype=float)
+def _checked(ts: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    times, states = np.asarray(ts, dtype=float), np.asarray(y, dtype=float)
     states = states[:, None] if states.ndim == 1 else states
-    if ts.ndim != 1 or ts.size < 8 or states.ndim != 2 or states.shape[0] != ts.size:
+    if times.ndim != 1 or times.size < 8 or states.ndim != 2 or states.shape[0] != times.size:
         raise JaxoscError(
-            f"Got ts of shape {ts.shape} and y of shape {np.shape(y)}, expected (times,) and (times,) or (times, n) "
+            f"Got ts of shape {times.shape} and y of shape {np.shape(y)}, expected (times,) and (times,) or (times, n) "
             "with 8 times or more: save more states."
         )
-    steps = np.diff(ts)
+    steps = np.diff(times)
     # float32 times of a long run carry rounding of about 1e-7 of the end, far more than of the spacing
-    if np.ptp(steps) > 1e-3 * np.abs(steps).max() + 1e-6 * abs(ts[-1]):
+    if np.ptp(steps) > 1e-3 * np.abs(steps).max() + 1e-6 * abs(times[-1]):
         raise JaxoscError(
             f"Got ts spaced between {steps.min():.3g} and {steps.max():.3g}, expected equal spacing: save "
             "every k-th step."
         )
     if not np.all(np.isfinite(states)):
         raise JaxoscError("Got NaN or infinity in y, expected finite states: cut the trajectory where it escapes.")
-    return ts, states
+    return times, states

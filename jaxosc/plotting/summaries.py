@@ -140,9 +140,10 @@ def is_number_axis(dataset: "xarray.Dataset", dim: str) -> bool:
 
 
 def axis_label(dataset: "xarray.Dataset", dim: str) -> str:
-    """`long_name [units]` of a coordinate, as far as its attributes say."""
+    """`name (long_name) [units]` of a coordinate, as far as its attributes say."""
     attributes = dataset[dim].attrs if dim in dataset.coords else {}
-    name = str(attributes.get("long_name", _LONG_NAMES.get(dim, dim)))
+    name = str(attributes.get("long_name", dim))
+    name = name if dim in name.replace(",", " ").split() else f"{dim} ({name})"
     units = str(attributes.get("units", ""))
     return name if units in ("", "1", "dimensionless") else f"{name} [{units}]"
 
@@ -151,11 +152,9 @@ def value_text(value: object) -> str:
     """One coordinate value as a short word: as few digits as keep a number within 2 %, at least two."""
     if not isinstance(value, (float, np.floating)):
         return str(value)
-    short = next((s for s in (f"{value:.{k}g}" for k in (2, 3)) if abs(float(s) - value) <= 0.02 * abs(value)), "")
-    return short or str(value)
-
-
-_LONG_NAMES = {"dt": "step size dt", "neurons": "neurons n", "weight_law": "weight law"}
+    number = float(value)
+    words = [f"{number:.{digits}g}" for digits in (2, 3)]
+    return words[0] if abs(float(words[0]) - number) <= 0.02 * abs(number) else words[1]
 
 
 def _held(dataset: "xarray.Dataset") -> str:

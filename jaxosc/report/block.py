@@ -1,11 +1,11 @@
 """What a report is made of: blocks, and the templates that give them their HTML."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jinja2
-from markupsafe import Markup
 
 from .study import Study
 
@@ -28,8 +28,8 @@ class Block(Protocol):
     title: str
     anchor: str
 
-    def html(self, study: Study) -> Markup:
-        """The inside of the section, without its heading."""
+    def html(self, study: Study) -> str:
+        """The inside of the section as HTML, without its heading."""
         ...
 
 
@@ -42,6 +42,11 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def render(template: str, **values: Any) -> Markup:
-    """Fill a template of this package; everything is escaped that is not markup already."""
-    return Markup(_TEMPLATES.get_template(template).render(**values))  # noqa: S704: the template escapes
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this package; every value is escaped, unless the template says that it is HTML already."""
+    return _TEMPLATES.get_template(template).render(**values)
+
+
+def paragraph(text: str) -> str:
+    """A sentence as an HTML paragraph."""
+    return f"<p>{html.escape(text)}</p>"

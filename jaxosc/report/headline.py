@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from markupsafe import Markup
 
 from jaxosc._errors import JaxoscError
 from jaxosc._results import Result
-from jaxosc.plotting import drift_summary
+from jaxosc.plotting import code_shares, drift_summary
 from jaxosc.plotting.maps import share_text
 from jaxosc.plotting.summaries import varied
 
@@ -25,13 +24,13 @@ class Headline:
     title = "What came out"
     anchor = "summary"
 
-    def html(self, study: Study) -> Markup:
+    def html(self, study: Study) -> str:
         """Sentences and the table of activations and solvers; raises `JaxoscError` without a `result` variable."""
         sentences = [run_sentence(study), *progress_sentences(study)]
         if study.computed == 0:
             return render("headline.html.j2", sentences=sentences, table=None)
         sentences += escape_sentences(study)
-        for more in (energy_sentences, growth_sentences, rhythm_sentences):
+        for more in (energy_sentences, growth_sentences, rhythm_sentences, orbit_sentences):
             try:
                 sentences += more(study)
             except JaxoscError as missing:
@@ -64,8 +63,8 @@ def progress_sentences(study: Study) -> list[str]:
             f"This is an unfinished study: {study.computed:,} members ({share}) are computed so far{took}, {how}; "
             "every number and picture below is of these only. Continue it with `jaxosc resume`."
         ]
-    finished = attributes.get("finished", "")
-    when = f", finished {finished}" if finished else ""
+    finished = str(attributes.get("finished", ""))
+    when = f"; finished {finished[:16].replace('T', ' ')} UTC" if finished else ""
     return [f"All of them are computed{took}, {how}{when}."]
 
 
@@ -76,7 +75,7 @@ def escape_sentences(study: Study) -> list[str]:
     if lost == 0:
         return ["Every member ran to the end: none escaped, none failed."]
     kinds = [
-        f"{share_text(count / computed)} {name.replace('_', ' ')}"
+        f"{share_text(count / computed)} {_VERBS[name]}"
         for name, count in counts.items()
         if count and name != Result.successful.name
     ]
@@ -87,7 +86,7 @@ def escape_sentences(study: Study) -> list[str]:
             by_activation[name] = 1 - found[Result.successful] / total
     some = [f"{name} {share_text(s)}" for name, s in sorted(by_activation.items(), key=lambda kv: -kv[1]) if s > 0]
     none = [name for name, share in by_activation.items() if share == 0]
-    first = f"{share_text(lost / computed)} of the members did not run to the end ({_listed(kinds)})."
+    first = f"Of the members, {_listed(kinds)} before the run ended."
     second = f"By activation: {_listed(some)}" + (f"; none with {_listed(none)}." if none else ".")
     return [first, second] if len(by_activation) > 1 else [first]
 
@@ -135,12 +134,13 @@ def growth_sentences(study: Study) -> list[str]:
         counted = (part["result"].values == int(Result.successful)) & (largest > 0)
         if counted.any():
             growing = final[counted] > STILL_GROWING * largest[counted]
-            told.append(f"{share_text(float(growing.mean()))} with {solver}")
+            told.append(f"{solver} in {share_text(float(growing.mean()))}")
     if not told:
         return []
     return [
-        f"The energy error was still near its largest at the end (within {100 * (1 - STILL_GROWING):.0f} %: the mark "
-        f"of a steady gain or loss, where a bounded error comes and goes) in {_listed(told)}."
+        f"When the run ended, the energy error was within {100 * (1 - STILL_GROWING):.0f}% of its largest for "
+        f"{_listed(told)} of the finished members: a steady gain or loss is always there, a bounded error comes and "
+        "goes."
     ]
 
 
@@ -152,8 +152,26 @@ def rhythm_sentences(study: Study) -> list[str]:
         part = study.dataset.isel(activation=index)
         finished = part["result"].values == int(Result.successful)
         if finished.any():
-            told.append(f"{share_text(float(np.isfinite(part['period'].values[finished]).mean()))} with {activation}")
-    return [f"Of the members that finished, neuron 0 crossed zero at least twice in {_listed(told)}."] if told else []
+            share = float(np.isfinite(part["period"].values[finished]).mean())
+            told.append(f"{share_text(share)} with {activation}")
+    if not told:
+        return []
+    return [f"Neuron 0 crossed zero upwards at least twice in {_listed(told)}, of the members that finished."]
+
+
+def orbit_sentences(study: Study) -> list[str]:
+    """The orbit classes that the streamed measures could decide, per activation."""
+    shares = code_shares(study.dataset, ("activation",), "orbit")
+    told = []
+    for activation, row in zip(study.names("activation"), shares.shares, strict=True):
+        parts = [
+            f"{share_text(float(share))} {name.replace('_', ' ')}"
+            for name, share in zip(shares.names, row, strict=True)
+            if share > 0
+        ]
+        if parts:
+            told.append(f"{activation}: {', '.join(parts)}")
+    return [f"Orbits, as far as measures taken during the run can tell. {'; '.join(told)}."] if told else []
 
 
 def overview(study: Study) -> Table | None:
@@ -192,6 +210,12 @@ _PLURALS = {
     "activation": "activations", "solver": "solvers", "neurons": "network sizes", "gain": "gains", "dt": "step sizes",
     "leak": "leaks", "asymmetry": "asymmetries", "weight_law": "weight laws",
 }  # fmt: skip
+_VERBS = {
+    "escaped": "escaped",
+    "non_finite": "became NaN or infinite",
+    "max_steps_reached": "used up their steps",
+    "solver_failed": "failed in the solver",
+}
 _MEMBERS = {"draw": "weight draws", "ic": "starts"}
 
 

@@ -1,17 +1,23 @@
 """The blocks that show all members at once: stability maps, drift against step size, shares of codes."""
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import numpy as np
-from markupsafe import Markup
 
 from jaxosc._errors import JaxoscError
 from jaxosc.plotting import code_shares, drift_against_dt, drift_summary, result_shares, stability_map
-from jaxosc.plotting.maps import color_limits, map_axes, unfinished_word
+from jaxosc.plotting.maps import MapAxes, color_limits, drift_level, map_axes, unfinished_word
 from jaxosc.plotting.summaries import CodeShares, DriftSummary, value_text
 
-from .block import Table
+from .block import Table, paragraph
 from .headline import lost_text, number_text
 from .pictures import picture
 from .study import Study
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
 
 _MOST_ROWS = 600
 """Rows of a folded table; a person who needs more opens the store itself."""
@@ -23,24 +29,20 @@ class StabilityMaps:
     title = "Stability maps"
     anchor = "stability"
 
-    def html(self, study: Study) -> Markup:
+    def html(self, study: Study) -> str:
         """The maps, all with the same colours; raises `JaxoscError` without energy drift."""
         study.require("result")
         axes = map_axes(study.dataset)
         pieces = list(study.splits(*axes.kept))
         summaries = [drift_summary(dataset, axes.kept) for _, dataset in pieces]
-        limits = color_limits(np.concatenate([summary.median.ravel() for summary in summaries]))
+        limits = color_limits(np.concatenate([drift_level(summary).ravel() for summary in summaries]))
         word = unfinished_word(study.dataset)
         made = []
         for (label, dataset), summary in zip(pieces, summaries, strict=True):
-
-            def draw(figure, narrow, dataset=dataset):
-                stability_map(dataset, x=axes.x, y=axes.y, columns=1 if narrow else None, limits=limits, figure=figure)
-
             where = f" ({label})" if label else ""
             made.append(
                 picture(
-                    draw,
+                    partial(_draw_map, dataset, axes, limits),
                     alt=f"Maps of the energy drift against {axes.x} and {axes.y}, one per activation and solver"
                     f"{where}. " + extremes_sentence(summary),
                     caption=f"Energy drift against {axes.x} and {axes.y}{where}: colour is the median over "
@@ -49,7 +51,7 @@ class StabilityMaps:
                     table=drift_table(summary, f"Quartiles of |{summary.variable}|{where}"),
                 )
             )
-        return Markup("\n").join(made)
+        return "\n".join(made)
 
 
 class DriftAgainstDt:
@@ -58,21 +60,17 @@ class DriftAgainstDt:
     title = "Energy drift against step size"
     anchor = "drift"
 
-    def html(self, study: Study) -> Markup:
+    def html(self, study: Study) -> str:
         """One picture per piece of the axes that are not shown; raises `JaxoscError` without energy drift."""
         study.require("result")
         kept = ("activation", "solver", "dt")
         made = []
         for label, dataset in study.splits(*kept, "gain"):
             summary = drift_summary(dataset, kept)
-
-            def draw(figure, narrow, dataset=dataset):
-                drift_against_dt(dataset, columns=1 if narrow else None, figure=figure)
-
             where = f" ({label})" if label else ""
             made.append(
                 picture(
-                    draw,
+                    partial(_draw_drift, dataset),
                     alt=f"Energy drift against step size for each solver, one panel per activation{where}. "
                     + extremes_sentence(summary),
                     caption=f"Largest relative energy drift over the run{where}: median (line) and quartiles (band) "
@@ -81,7 +79,7 @@ class DriftAgainstDt:
                     table=drift_table(summary, f"Quartiles of |{summary.variable}|{where}"),
                 )
             )
-        return Markup("\n").join(made)
+        return "\n".join(made)
 
 
 class Shares:
@@ -94,7 +92,7 @@ class Shares:
         self.variable, self.title, self.caption = variable, title, caption
         self.anchor = variable
 
-    def html(self, study: Study) -> Markup:
+    def html(self, study: Study) -> str:
         """The picture, or a sentence when all members share one code; raises `JaxoscError` without the variable."""
         study.require("result", self.variable)
         kept = ("activation", "solver", "dt")
@@ -105,18 +103,29 @@ class Shares:
                 "Got a store without a computed member, expected some to draw: continue with jaxosc resume."
             )
         if len(present) == 1:
-            return Markup("<p>{}</p>").format(f"All computed members: {present[0].replace('_', ' ')}.")
-
-        def draw(figure, narrow):
-            result_shares(study.dataset, self.variable, columns=1 if narrow else None, figure=figure)
+            return paragraph(f"All computed members: {present[0].replace('_', ' ')}.")
 
         return picture(
-            draw,
+            partial(_draw_shares, study.dataset, self.variable),
             alt=f"Stacked bars of the shares of {', '.join(p.replace('_', ' ') for p in present)} against step size, "
             "one panel per activation and solver; the numbers are in the table below.",
             caption=f"{self.caption} Pooled over {study.pooled_words(study.dataset, *kept)}.",
             table=_share_table(shares, present),
         )
+
+
+def _draw_map(
+    dataset: "xarray.Dataset", axes: MapAxes, limits: tuple[float, float], figure: "Figure", narrow: bool
+) -> None:
+    stability_map(dataset, x=axes.x, y=axes.y, columns=1 if narrow else None, limits=limits, figure=figure)
+
+
+def _draw_drift(dataset: "xarray.Dataset", figure: "Figure", narrow: bool) -> None:
+    drift_against_dt(dataset, columns=1 if narrow else None, figure=figure)
+
+
+def _draw_shares(dataset: "xarray.Dataset", variable: str, figure: "Figure", narrow: bool) -> None:
+    result_shares(dataset, variable, columns=1 if narrow else None, figure=figure)
 
 
 def extremes_sentence(summary: DriftSummary) -> str:

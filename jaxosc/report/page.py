@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
-from markupsafe import Markup
-
 from jaxosc import sweeps
 from jaxosc._errors import JaxoscError
 
-from .block import Block, render
+from .block import Block, paragraph, render
 from .closeups import EnergyOverTime, Portraits
 from .headline import Headline
 from .overviews import DriftAgainstDt, Shares, StabilityMaps
@@ -83,13 +81,12 @@ def _in_memory(dataset: "xarray.Dataset") -> "xarray.Dataset":
     return dataset.load() if dataset.nbytes <= _KEEP_BYTES else dataset
 
 
-def _section(block: Block, study: Study) -> tuple[Block, Markup]:
+def _section(block: Block, study: Study) -> tuple[Block, str]:
     """A block and its HTML, or the sentence that says why there is none."""
     try:
         return block, block.html(study)
     except JaxoscError as reason:
-        sentence = str(reason)
-        return block, Markup('<p class="absent">Not shown: {}</p>').format(sentence)
+        return block, f'<div class="absent">{paragraph(f"Not shown. {reason}")}</div>'
 
 
 def _name(study: Study) -> str:

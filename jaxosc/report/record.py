@@ -2,12 +2,10 @@
 
 import json
 import platform
+from importlib import metadata
 from typing import Any
 
-import matplotlib
-from markupsafe import Markup
-
-import jaxosc
+from jaxosc import __version__
 from jaxosc._errors import JaxoscError
 
 from .block import Table, render
@@ -20,7 +18,7 @@ class Spec:
     title = "The spec"
     anchor = "spec"
 
-    def html(self, study: Study) -> Markup:
+    def html(self, study: Study) -> str:
         """The TOML file beside the store, or else the JSON of the dataset; raises `JaxoscError` without both."""
         text, kind = spec_text(study)
         return render("spec.html.j2", text=text, kind=kind, spec_hash=study.dataset.attrs.get("spec_hash", ""))
@@ -32,17 +30,17 @@ class Reproduce:
     title = "How to reproduce"
     anchor = "reproduce"
 
-    def html(self, study: Study) -> Markup:
+    def html(self, study: Study) -> str:
         """Commands that make the same data and this page, and what made them."""
         attributes = study.dataset.attrs
-        version = attributes.get("jaxosc_version", jaxosc.__version__)
+        version = attributes.get("jaxosc_version", __version__)
         return render(
             "reproduce.html.j2",
             commands=commands(study),
             version=version,
             seed=attributes.get("seed", "unknown"),
             made_with=_versions_table(attributes),
-            page_versions=f"Python {platform.python_version()}, matplotlib {matplotlib.__version__}",
+            page_versions=f"Python {platform.python_version()}, matplotlib {metadata.version('matplotlib')}",
         )
 
 

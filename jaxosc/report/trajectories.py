@@ -8,7 +8,8 @@ solver and step size.
   value.
 - dt: the middle one of those at which, for most activations, some solver keeps the median energy within a
   tenth and another one does not; without such, the middle one of all.
-- draw and ic: the pair whose energy drifts, over all activations and solvers, are nearest to their medians.
+- draw and ic: the pair whose energy drifts, over all activations and solvers, are nearest to their medians, among those
+  that turn around at least five times in the run (where periods were measured and such members exist).
 """
 
 from collections.abc import Mapping
@@ -20,13 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxosc import simulate
 from jaxosc._results import Result
 from jaxosc.activations import Identity, Tanh
 from jaxosc.fields import AbstractField, CurrentRNN
 from jaxosc.oracles import euler_linear_growth, euler_tanh_energy_averaged
 from jaxosc.plotting import drift_summary
 from jaxosc.plotting.summaries import drift_variable, is_number_axis, value_text
+from jaxosc.simulate import simulate
 from jaxosc.solvers import ForwardEuler
 from jaxosc.sweeps import member
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 MOST_PANELS = 16
 _KEPT = 0.1
+_FEWEST_TURNS = 5
 _DENSE_STEPS = 2000
 _SPARSE_TIMES = 1000
 _MOST_WORK = 2e9  # steps times n^2: some seconds per member
@@ -114,9 +116,14 @@ def _middle_member(dataset: "xarray.Dataset") -> tuple[int, int]:
     level = np.log(np.maximum(np.where(codes == int(Result.successful), drift, np.nan), 1e-17))
     finite = np.ma.masked_invalid(level)
     off = np.abs(finite - np.ma.median(finite, axis=(2, 3), keepdims=True)).mean(axis=(0, 1))
-    # Members that few combinations brought to the end (or that are not computed yet) come last.
-    lost = np.sum(codes < 0, axis=(0, 1)) * 1e6 + np.ma.filled(off, 1e3)
-    draw, ic = np.unravel_index(int(np.argmin(lost)), lost.shape)
+    # Members that are not computed yet come last, then those that few combinations bring to the end, then slow ones.
+    penalty = 1e6 * np.sum(codes < 0, axis=(0, 1)) + np.ma.filled(off, 1e4)
+    if "period" in dataset and "duration" in dataset.attrs:
+        turns = float(dataset.attrs["duration"]) * np.nan_to_num(
+            1 / dataset["period"].isel(others).transpose(*dims).values
+        )
+        penalty += 1e2 * (np.max(turns, axis=(0, 1)) < _FEWEST_TURNS)
+    draw, ic = np.unravel_index(int(np.argmin(penalty)), penalty.shape)
     return int(draw), int(ic)
 
 

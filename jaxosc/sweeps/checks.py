@@ -40,7 +40,9 @@ def _check_steps(sweep: "Sweep") -> None:
         )
     steps = sweep.duration / smallest
     if steps > MOST_STEPS:
-        raise JaxoscError(f"Got {steps:.3g} steps of dt = {smallest:g}, expected at most {MOST_STEPS}: take a larger dt.")
+        raise JaxoscError(
+            f"Got {steps:.3g} steps of dt = {smallest:g}, expected at most {MOST_STEPS}: take a larger dt."
+        )
     if not sweep.measures:
         raise JaxoscError("Got no measures, expected some of energy, norms, period: name one.")
 

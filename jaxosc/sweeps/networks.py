@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 from jaxtyping import Array, Float
 
 from .._errors import JaxoscError
@@ -46,10 +47,22 @@ def build_network(
     field: AbstractField = CurrentRNN(weight, activation, leak=0.0 if place.leak is None else place.leak)
     for axis, value in zip(axes, place.custom, strict=True):
         changed = axis.apply(field, value)
-        if not isinstance(changed, CurrentRNN) or changed.size != field.size or changed.activation is not activation:
+        if not isinstance(changed, CurrentRNN):
             raise JaxoscError(
                 f"Got {type(changed).__name__} from the function of axis {axis.name!r}, expected the jo.CurrentRNN that"
-                " it was given with another weight, bias or leak, same n and activation: use eqx.tree_at on the field."
+                " it was given, with another weight, bias or leak: return eqx.tree_at(...) of the field."
+            )
+        if changed.size != field.size or not _same(changed.activation, activation):
+            raise JaxoscError(
+                f"Got another n or activation from the function of axis {axis.name!r}, expected those it was given:"
+                " declare the axes neurons or activation for that."
             )
         field = changed
     return field
+
+
+def _same(one: AbstractActivation, other: AbstractActivation) -> bool:
+    """Whether two activations are the same structure with the very same arrays; values may be traced."""
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        return False
+    return all(a is b for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))

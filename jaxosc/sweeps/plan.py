@@ -31,9 +31,9 @@ MOST_LANES = 1024
 """Widest block."""
 
 NEURONS_PER_BLOCK = 2048
-"""Neurons of all lanes with own weights together: 1024 lanes at n = 2, 256 at n = 8, where the weights then take 64 KiB
-in float32. Measured on one core, tsit5 at n = 8 (ns per neuron and step): 128 lanes 12, 256 11, 512 15, 1024 18, 2048 26;
-at n = 2: 16, 14, 10, 10, 10."""
+"""Neurons of all lanes with own weights together: 1024 lanes at n = 2, 256 at n = 8, whose weights then take 64 KiB in
+float32. Measured on one core with tsit5, ns per neuron and step for 128, 256, 512, 1024, 2048 lanes: 12, 11, 15, 18, 26
+at n = 8, and 16, 14, 10, 10, 10 at n = 2."""
 
 OWN_BELOW = 16
 """Below this n every lane has its own W; from it on, lanes share one (measured: n >= 12-16 wants a matrix product)."""

@@ -159,9 +159,9 @@ def versions() -> dict[str, str]:
 
 def jaxosc_version() -> str:
     """The package's own version."""
-    import jaxosc
+    from .. import __version__
 
-    return jaxosc.__version__
+    return __version__
 
 
 def utc_now() -> str:

@@ -76,7 +76,7 @@ class Store:
         self.path, self.plan = path, plan
         self.session = uuid.uuid4().hex[:12]
         self.done = {entry.chunk for entry in ledger.entries(path)}
-        self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        self._group = zarr.open_group(path, mode="r+")
         self._arrays: dict[str, Any] = {v.name: self._group[v.name] for v in variables(plan.sweep)}
         self._ledger = Ledger(path)
 
@@ -96,7 +96,9 @@ class Store:
     def finish(self) -> None:
         """Write the end and the wall time of all sessions into the attributes (one file, replaced in one step)."""
         wall_time_s = round(ledger.wall_time(ledger.entries(self.path)), 3)
-        self._group.attrs.update({"finished": utc_now(), "wall_time_s": wall_time_s})
+        attrs: dict[str, Any] = {"finished": utc_now(), "wall_time_s": wall_time_s}
+        with _young_parts_of_zarr():
+            self._group.update_attributes(attrs)
 
     def result(self) -> xarray.Dataset:
         """The dataset, lazily."""
@@ -151,7 +153,7 @@ def status(path: str | Path) -> Status:
     if not _occupied(path):
         raise JaxoscError(f"Got the path {path}, where there is no store, expected that of a sweep: correct the path.")
     attrs = _attributes(path)
-    arrays = zarr.open_group(path, mode="r", use_consolidated=False)
+    arrays = zarr.open_group(path, mode="r")
     array = arrays["num_steps"]
     assert isinstance(array, zarr.Array)
     done = ledger.entries(path)
@@ -207,12 +209,7 @@ def _fill(path: Path, plan: Plan) -> None:
     group = zarr.create_group(path, zarr_format=3, attributes=attributes(plan.sweep), overwrite=True)
     dims = plan.dimensions
     lanes = dict(zip((dim.name for dim in plan.lane_dimensions), plan.chunk_shape, strict=True))
-    with warnings.catch_warnings():
-        # Zarr says that fixed-width strings and consolidated metadata may still change in the v3 specification. xarray
-        # reads both and warns when the second is missing; variable-width strings would come back as a dtype that NumPy
-        # cannot cast to str.
-        warnings.filterwarnings("ignore", message="The data type .FixedLengthUTF32", module="zarr")
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+    with _young_parts_of_zarr():
         for dim in dims:
             coordinate = group.create_array(
                 dim.name,
@@ -256,7 +253,7 @@ def region(plan: Plan, chunk: Chunk) -> tuple[slice, ...]:
 
 def _chunk_shape(path: Path, plan: Plan) -> tuple[int, ...]:
     """The cut of an existing store along the lane axes."""
-    array = zarr.open_group(path, mode="r", use_consolidated=False)["num_steps"]
+    array = zarr.open_group(path, mode="r")["num_steps"]
     assert isinstance(array, zarr.Array)
     by_name = dict(zip((dim.name for dim in plan.dimensions), array.chunks, strict=True))
     return tuple(by_name[dim.name] for dim in plan.lane_dimensions)
@@ -265,9 +262,13 @@ def _chunk_shape(path: Path, plan: Plan) -> tuple[int, ...]:
 def _occupied(path: Path) -> bool:
     """Whether something is at `path`. **Raises:** `JaxoscError` for a file."""
     with _plain_os_errors(path):
-        if path.exists() and not path.is_dir():
-            raise JaxoscError(f"Got the path {path}, which is a file, expected a directory: choose another path.")
-        return path.is_dir() and any(path.iterdir())
+        existing = _nearest_existing(path)
+        if not existing.is_dir():
+            where = "is" if existing == path else "lies below"
+            raise JaxoscError(
+                f"Got the path {path}, which {where} the file {existing.name}, expected a directory: choose another."
+            )
+        return existing == path and any(path.iterdir())
 
 
 def _attributes(path: Path) -> dict[str, Any]:
@@ -311,7 +312,7 @@ def _require_writable(path: Path) -> None:
 
 def _require_disk(path: Path, plan: Plan) -> None:
     """**Raises:** `JaxoscError` when the uncompressed data do not fit on the disk."""
-    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    existing = _nearest_existing(path)
     needed = plan.disk_bytes + plan.num_chunks * len(variables(plan.sweep)) * _FILE_OVERHEAD
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -319,6 +320,24 @@ def _require_disk(path: Path, plan: Plan) -> None:
             f"Got a plan that needs up to {readable(needed)} of disk, expected at most the {readable(free)} that are"
             f" free at {existing}: take fewer members, or a path on another disk."
         )
+
+
+def _nearest_existing(path: Path) -> Path:
+    """The path itself or the nearest directory above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+@contextmanager
+def _young_parts_of_zarr() -> Iterator[None]:
+    """Without the warning that fixed-width strings and consolidated metadata may still change in Zarr's v3.
+
+    xarray reads both silently and warns when the second is missing; variable-width strings would come back as a dtype
+    that NumPy cannot cast to str.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"The data type \(FixedLengthUTF32")
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        yield
 
 
 @contextmanager

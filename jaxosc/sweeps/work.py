@@ -59,7 +59,7 @@ class Work:
                 program = self._program(combination, inputs, device_index)
                 measured = jax.device_get(program(jax.device_put(inputs, device)))
                 disturbed = _nonzero(inputs.leak) | _nonzero(inputs.asymmetry)
-                measured["orbit"] = classify(sweep, combination, measured, disturbed)
+                measured["orbit"] = classify(sweep, combination, measured, np.asarray(disturbed))
                 for name, values in found.items():
                     values[block.target] = measured[name][block.used]
                 done(chunk, len(block.target))

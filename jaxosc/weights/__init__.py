@@ -10,6 +10,12 @@
 | `Bipartite` | [[0, B], [-B.T, 0]] | p q |
 | `Symmetrizable` | S diag(d), S skew, d > 0 | those of S, and n |
 | `Unconstrained` | any matrix | n^2 |
+
+`gain` means the same in every random law but that of `Unconstrained`: the root mean square angular frequency of the
+linear network, over its nonzero ones (exactly for odd n, times sqrt(1 - 1/n) for even n). The largest frequency at
+gain 1, n = 64, mean of 200 draws: DenseSkew 1.9, RotationBlocks 1.8, Circulant 2.3, BandedSkew 2.2 (bandwidth 1),
+LowRankSkew 1.0 (rank 2), Bipartite 1.9, Symmetrizable 2.2. It is the spectral norm too, except for Symmetrizable
+(3.2). Unconstrained has the norm 2.0 and eigenvalues up to 1.1.
 """
 
 from ._base import AbstractWeight as AbstractWeight

@@ -8,7 +8,7 @@ A batch of weights is the same module with leading axes in front of every parame
     weights = jax.vmap(lambda key: DenseSkew.random(key, 8))(keys)      # DenseSkew(n=8, batch=(64,), float32)
     jax.vmap(lambda weight, v: weight.matvec(v))(weights, vectors)      # vectors (64, 8)
 
-All random laws share one meaning of `gain`, see `_draws.mean_square_frequency`.
+All random laws share one meaning of `gain`, see `jaxosc.weights`.
 """
 
 import abc

@@ -23,12 +23,12 @@ class BandedSkew(AbstractWeight):
     """A skew matrix with W[i, j] = 0 for |i - j| > bandwidth: a chain of neurons that meet near ones.
 
     The k-th off-diagonal holds n - k entries, k = 1 .. bandwidth. `matvec` costs 4 n bandwidth operations up
-    to bandwidth SHIFTS_UP_TO, where one shifted product an off-diagonal was the faster way on CPU for n >=
-    64; a wider band forms the matrix (n^2).
+    to bandwidth SHIFTS_UP_TO, one shifted product for each off-diagonal; a wider band forms the matrix (n^2).
 
     Args:
-        entries: W[0, 1], W[1, 2], ..., then W[0, 2], W[1, 3], ..., shape (..., bandwidth (2n - bandwidth -
-        1)/2). bandwidth: 1 .. n - 1; n follows from it and the number of entries.
+        entries: W[0, 1], W[1, 2], ..., then W[0, 2], W[1, 3], ..., shape (..., m) with
+            m = bandwidth (2n - bandwidth - 1)/2.
+        bandwidth: 1 .. n - 1; n follows from it and the number of entries.
 
     Raises `JaxoscError` when bandwidth and number of entries fit no n, or an entry is not finite.
     """
@@ -42,6 +42,7 @@ class BandedSkew(AbstractWeight):
         "Entries of the band above the diagonal are independent, gain * N(0, 1) sqrt((n-1)/(2 m)) with m "
         "their number: the law of DenseSkew when the band is full."
     )
+    # On CPU (n = 8 .. 256) shifts ran faster even at bandwidth 16, but they are unrolled and took 0.7 s to compile.
     SHIFTS_UP_TO: ClassVar[int] = 8
 
     def __init__(self, entries: Values, bandwidth: SupportsIndex) -> None:
@@ -83,6 +84,9 @@ class BandedSkew(AbstractWeight):
         dtype: DTypeLike = float,
     ) -> Self:
         """Normal entries in the band, of the variance that gives the mean square frequency of all laws.
+
+        The largest frequency of a chain (bandwidth 1) is near 2.2 gain at n = 64, 2.6 gain at n = 512; wider bands
+        come close to the 2 gain of `DenseSkew`.
 
         Raises `JaxoscError` also for a bandwidth outside 1 .. n - 1.
         """

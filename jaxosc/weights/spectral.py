@@ -121,7 +121,8 @@ class Circulant(AbstractWeight):
         "Coefficients c_1 .. c_{(n-1)//2} are independent, gain * N(0, 1)/sqrt(n), "
         "times sqrt(1 - 1/n) for even n; the other half are their negatives."
     )
-    FFT_FROM: ClassVar[int] = 256
+    # On CPU the transform was as fast or faster from n = 64 on for one vector, from 32 on for 64 vectors.
+    FFT_FROM: ClassVar[int] = 64
 
     def __init__(self, coefficients: Values, size: SupportsIndex) -> None:
         self.coefficients = checked_parameters("Circulant", coefficients, axes=1)
@@ -137,8 +138,8 @@ class Circulant(AbstractWeight):
     def random(cls, key: PRNGKeyArray, n: SupportsIndex, *, gain: ArrayLike = 1.0, dtype: DTypeLike = float) -> Self:
         """Coefficients of variance gain^2 / n, times 1 - 1/n for even n; n >= 3.
 
-        The mean square of the nonzero frequencies is then that of every other law, gain^2 (n-1)/(2
-        floor(n/2)).
+        The mean square of the nonzero frequencies is then that of every other law. The largest grows with n like
+        sqrt(log n): near 2.3 gain at n = 64, 3.1 gain at n = 512.
         """
         size = checked_size("Circulant", n, at_least=3)
         draws = normals(key, ((size - 1) // 2,), checked_dtype(dtype))

@@ -15,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.patches import Patch
+from matplotlib.rcsetup import cycler
 
 # Okabe & Ito's eight colours (Color Universal Design, 2008), ordered so that neighbours differ in lightness
 # too. Yellow is left out on white paper, and the two blues change places on black, where the deep one would
@@ -50,7 +51,7 @@ def style(dark: bool = False) -> Iterator[None]:
     **Arguments:** `dark`: light ink on dark paper when true.
     """
     paper = _DARK_PAPER if dark else _LIGHT_PAPER
-    settings: dict[str, Any] = {
+    settings: Any = {  # `Any`, because matplotlib types each key on its own
         "figure.facecolor": paper["paper"],
         "savefig.facecolor": paper["paper"],
         "axes.facecolor": paper["panel"],
@@ -65,7 +66,7 @@ def style(dark: bool = False) -> Iterator[None]:
         "grid.color": paper["grid"],
         "grid.linewidth": 0.6,
         "hatch.linewidth": 0.6,
-        "axes.prop_cycle": mpl.cycler(color=list(_ON_DARK if dark else _ON_LIGHT)),
+        "axes.prop_cycle": cycler(color=list(_ON_DARK if dark else _ON_LIGHT)),
         "font.size": 9.0,
         "axes.titlesize": 9.5,
         "axes.labelsize": 9.0,

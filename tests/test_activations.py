@@ -1,0 +1,458 @@
+"""Activations against many-digit references, their gradients, functions of one's own, and what is measured of them."""
+
+import math
+import pickle
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+
+import jaxosc as jo
+
+HALF = mp.mpf(1) / 2
+
+# sigma, sigma' and Phi in as many digits as it takes
+REFERENCES = {
+    jo.Identity: (lambda y: y, lambda y: 1, lambda y: y * y / 2),
+    jo.Tanh: (mp.tanh, lambda y: mp.sech(y) ** 2, lambda y: mp.log(mp.cosh(y))),
+    jo.Arctan: (mp.atan, lambda y: 1 / (1 + y * y), lambda y: y * mp.atan(y) - mp.log1p(y * y) / 2),
+    jo.Erf: (
+        mp.erf,
+        lambda y: 2 * mp.exp(-y * y) / mp.sqrt(mp.pi),
+        lambda y: y * mp.erf(y) + mp.expm1(-y * y) / mp.sqrt(mp.pi),
+    ),
+    jo.Softsign: (
+        lambda y: y / (1 + abs(y)),
+        lambda y: 1 / (1 + abs(y)) ** 2,
+        lambda y: abs(y) - mp.log1p(abs(y)),
+    ),
+    jo.Algebraic: (
+        lambda y: y / mp.sqrt(1 + y * y),
+        lambda y: 1 / mp.sqrt(1 + y * y) ** 3,
+        lambda y: mp.sqrt(1 + y * y) - 1,
+    ),
+    jo.HardTanh: (
+        lambda y: max(-1, min(1, y)),
+        lambda y: int(abs(y) <= 1),
+        lambda y: y * y / 2 if abs(y) < 1 else abs(y) - HALF,
+    ),
+    jo.ReLU: (lambda y: max(y, 0), lambda y: int(y > 0), lambda y: max(y, 0) ** 2 / 2),
+    jo.RectifiedTanh: (
+        lambda y: mp.tanh(max(y, 0)),
+        lambda y: mp.sech(y) ** 2 if y > 0 else 0,
+        lambda y: mp.log(mp.cosh(max(y, 0))),
+    ),
+    jo.Sigmoid: (
+        lambda y: 1 / (1 + mp.exp(-y)),
+        lambda y: 1 / (2 * mp.cosh(y / 2)) ** 2,
+        lambda y: mp.log1p(mp.exp(y)) - mp.log(2),
+    ),
+    jo.ELU: (
+        lambda y: y if y > 0 else mp.expm1(y),
+        lambda y: 1 if y > 0 else mp.exp(y),
+        lambda y: y * y / 2 if y > 0 else mp.expm1(y) - y,
+    ),
+}
+ODD = [jo.Identity, jo.Tanh, jo.Arctan, jo.Erf, jo.Softsign, jo.Algebraic, jo.HardTanh]
+METHODS = {"value": "__call__", "derivative": "derivative", "potential": "potential"}
+
+every_class = pytest.mark.parametrize("cls", REFERENCES, ids=lambda cls: cls.__name__)
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+
+
+def samples(dtype):
+    """|y| from 1e-8 to 1e4 with both signs, denser where formulas change hands (1/2, 1, 2), and 0."""
+    positive = np.concatenate([np.geomspace(1e-8, 1e4, 150), np.linspace(0.01, 4, 150), np.linspace(4.1, 30, 60)])
+    return np.concatenate([-positive, [0.0], positive]).astype(dtype)
+
+
+def softened(y):
+    return y / (1.0 + y * y) ** 0.25
+
+
+# Values
+
+
+@every_dtype
+@every_class
+@pytest.mark.parametrize("method", METHODS)
+def test_against_many_digits(cls, method, dtype):
+    y = samples(dtype)
+    got = np.asarray(jax.jit(getattr(cls(), METHODS[method]))(jnp.asarray(y)))
+    assert got.dtype == dtype
+    # The worst measured is 5 eps (tanh's potential): expm1 in float32 is off by 2.3 eps and enters squared. Below the
+    # smallest normal number XLA flushes to 0, hence the absolute term.
+    eps, tiny = float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
+    with mp.workdps(50):  # log(cosh(y)) loses 16 digits at 1e-8
+        reference = [REFERENCES[cls][list(METHODS).index(method)](mp.mpf(float(value))) for value in y]
+        off = [float(abs(mp.mpf(float(g)) - r) / (eps * abs(r) + tiny)) for g, r in zip(got, reference, strict=True)]
+    if method == "potential":
+        assert got[y == 0] == 0.0
+    worst = int(np.argmax(off))
+    assert off[worst] <= 6, f"{off[worst]:.2f} eps at y = {y[worst]}"
+
+
+@every_dtype
+@pytest.mark.parametrize("cls", ODD, ids=lambda cls: cls.__name__)
+def test_odd_classes_are_odd_to_the_last_bit(cls, dtype):
+    y, sigma = jnp.asarray(samples(dtype)), cls()
+    for method, sign in ((sigma, -1), (sigma.derivative, 1), (sigma.potential, 1)):
+        compiled = jax.jit(method)
+        np.testing.assert_array_equal(compiled(-y), sign * compiled(y))
+
+
+@every_class
+def test_far_out_everything_stays_finite(cls):
+    y = jnp.asarray([-1e18, -1e12, 1e12, 1e18], jnp.float32)
+    for out in jax.jit(lambda y: [getattr(cls(), method)(y) for method in METHODS.values()])(y):
+        assert bool(jnp.isfinite(out).all())
+    if cls.bounded:  # a saturated activation must not fall back to 0 where y^2 overflows
+        assert float(cls()(jnp.float32(3e38))) == pytest.approx(float(cls()(jnp.float32(1e18))))
+
+
+@every_dtype
+@every_class
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 1, 4)])
+def test_any_shape_and_the_dtype_follows(cls, shape, dtype):
+    for method in METHODS.values():
+        out = jax.eval_shape(getattr(cls(), method), jax.ShapeDtypeStruct(shape, dtype))
+        assert out.shape == shape and out.dtype == dtype
+
+
+# Gradients
+
+
+@every_dtype
+@every_class
+def test_gradients_are_the_methods_and_finite(cls, dtype):
+    sigma, eps = cls(), float(np.finfo(dtype).eps)
+    y = jnp.concatenate([jnp.asarray(samples(dtype)), jnp.asarray([-1.0, 1.0, -1e18, 1e18], dtype)])
+
+    @jax.jit
+    def slopes(y):
+        functions = (sigma.potential, sigma, sigma.derivative)
+        reverse = [jax.vmap(jax.grad(function))(y) for function in functions]
+        forward = [jax.jvp(function, (y,), (jnp.ones_like(y),))[1] for function in functions]
+        return reverse, forward, sigma(y), sigma.derivative(y)
+
+    # Phi' is sigma by rule. sigma' may be JAX's own rule, where 1 - tanh^2 and sigma (1 - sigma) lose digits far out:
+    # right to twice the error of tanh (3.5 eps in XLA) for a sigma' of size 1.
+    reverse, forward, value, derivative = slopes(y)
+    for first, second, bend in (reverse, forward):
+        np.testing.assert_allclose(first, value, rtol=2 * eps)
+        np.testing.assert_allclose(second, derivative, rtol=0, atol=8 * eps)
+        assert bool(jnp.isfinite(bend).all())
+    np.testing.assert_allclose(reverse[2], forward[2], rtol=0, atol=4 * eps)  # rounded in another order
+
+
+@every_class
+def test_second_derivative_of_the_potential(cls):
+    y = jnp.asarray([-2.0, -0.3, 0.0, 0.7, 5.0])
+    np.testing.assert_allclose(jax.vmap(jax.hessian(cls().potential))(y), cls().derivative(y), rtol=1e-13, atol=1e-15)
+
+
+# Modules
+
+
+@every_class
+def test_no_parameters_hashable_and_picklable(cls):
+    sigma = cls()
+    assert jax.tree.leaves(sigma) == []
+    assert jax.tree.structure(sigma) == jax.tree.structure(cls())
+    assert hash(sigma) == hash(cls()) and sigma == cls()
+    assert pickle.loads(pickle.dumps(sigma)) == sigma
+    assert all(isinstance(getattr(cls, fact), bool) for fact in ("odd", "bounded", "continuous", "monotone"))
+
+
+def test_two_instances_compile_once():
+    traces = []
+
+    @jax.jit
+    def energy(sigma, y):
+        traces.append(sigma)
+        return sigma.potential(y).sum()
+
+    y = jnp.ones(3)
+    for sigma in (jo.Tanh(), jo.Tanh(), jo.Elementwise(softened), jo.Elementwise(softened), jo.Erf()):
+        energy(sigma, y)
+    assert len(traces) == 3
+
+
+@every_class
+def test_jit_and_vmap_change_nothing(cls):
+    y = jnp.asarray(samples(np.float64)).reshape(7, -1)
+
+    def all_three(y):
+        return cls()(y), cls().derivative(y), cls().potential(y)
+
+    for mapped, plain in zip(jax.jit(jax.vmap(all_three))(y), all_three(y), strict=True):
+        # fused multiply-adds of a compiled formula move the last bits
+        np.testing.assert_allclose(mapped, plain, rtol=2e-15, atol=1e-300)
+
+
+# Functions of one's own
+
+SMOOTH = [
+    (jnp.tanh, jo.Tanh()),
+    (jnp.arctan, jo.Arctan()),
+    (jax.nn.soft_sign, jo.Softsign()),
+    (jax.nn.sigmoid, jo.Sigmoid()),
+    (jax.nn.elu, jo.ELU()),
+    (jax.nn.relu, jo.ReLU()),
+]
+
+
+@every_dtype
+@pytest.mark.parametrize(("fn", "known"), SMOOTH, ids=[type(known).__name__ for _, known in SMOOTH])
+def test_elementwise_agrees_with_the_class(fn, known, dtype):
+    y, sigma, eps = jnp.asarray(samples(dtype)), jo.Elementwise(fn), float(np.finfo(dtype).eps)
+    value, derivative, potential = jax.jit(lambda y: (sigma(y), sigma.derivative(y), sigma.potential(y)))(y)
+    right = jax.jit(lambda y: (known(y), known.derivative(y), known.potential(y)))(y)
+    np.testing.assert_allclose(value, right[0], rtol=8 * eps)
+    np.testing.assert_allclose(derivative, right[1], rtol=0, atol=8 * eps)
+    # 5 eps of the class and 6 measured of the quadrature: 21 panels of 16 terms, each rounded
+    np.testing.assert_allclose(potential, right[2], rtol=11 * eps)
+    assert potential.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("fn", "potential", "reach", "error"),
+    [
+        (jnp.sign, jnp.abs, 1e4, 1e-15),  # a jump at 0 is a panel's end
+        (lambda y: jnp.clip(y, -1, 1), jo.HardTanh().potential, 1e4, 4e-4),
+        (lambda y: jnp.where(jnp.abs(y) > 1, jnp.sign(y), 0.0), lambda y: jnp.maximum(jnp.abs(y) - 1, 0), 1e4, 5e-2),
+        (jnp.sin, lambda y: 2 * jnp.sin(y / 2) ** 2, 20 * np.pi, 2e-8),
+        (lambda y: jnp.tanh(1e4 * y), lambda y: jo.Tanh().potential(1e4 * y) / 1e4, 1e4, 3e-10),
+    ],
+    ids=["jump at 0", "kink", "jump", "ten periods", "steep"],
+)
+def test_elementwise_is_as_accurate_as_its_docstring_says(fn, potential, reach, error):
+    y = jnp.asarray(samples(np.float64))
+    y = y[jnp.abs(y) <= reach]
+    got, right = jax.jit(jo.Elementwise(fn).potential)(y), potential(y)
+    scale = jnp.maximum(jnp.abs(right), jnp.abs(y) * jnp.abs(fn(y)) / 2)  # about the integral of |fn|
+    far = scale > 0
+    assert float(jnp.max(jnp.abs(got - right)[far] / scale[far])) <= error
+
+
+def test_gradients_of_elementwise():
+    sigma, y = jo.Elementwise(softened), jnp.asarray([-30.0, -1.0, 0.0, 1e-8, 2.5])
+    slope = jax.vmap(jax.grad(softened))(y)
+    for got, right in (
+        (jax.vmap(jax.grad(sigma.potential))(y), softened(y)),
+        (jax.jvp(sigma.potential, (y,), (2 * jnp.ones(5),))[1], 2 * softened(y)),
+        (jax.jit(jax.vmap(jax.grad(sigma)))(y), slope),
+        (sigma.derivative(y), slope),
+    ):
+        np.testing.assert_allclose(got, right, rtol=2e-15)  # the same operations, compiled in other groups
+    assert jax.vmap(sigma.potential)(jnp.ones((2, 3, 4))).shape == (2, 3, 4)
+
+
+def test_elementwise_maps_functions_of_one_number():
+    sigma = jo.Elementwise(lambda y: jax.lax.cond(y > 0, lambda: y, lambda: 0.5 * y))
+    y = jnp.asarray([[-2.0, 4.0]])
+    np.testing.assert_array_equal(sigma(y), [[-1.0, 4.0]])
+    np.testing.assert_allclose(sigma.potential(y), [[1.0, 8.0]], rtol=1e-14)
+    np.testing.assert_array_equal(sigma.derivative(y), [[0.5, 1.0]])
+
+
+def test_elementwise_knows_only_the_facts_it_is_told():
+    sigma = jo.Elementwise(softened, odd=True)
+    assert (sigma.odd, sigma.bounded, sigma.continuous, sigma.monotone) == (True, None, None, None)
+    assert pickle.loads(pickle.dumps(sigma)) == sigma == jo.Elementwise(softened, odd=True)
+    assert sigma != jo.Elementwise(softened) and hash(sigma) == hash(jo.Elementwise(softened, odd=True))
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, y):
+        return y
+
+
+@pytest.mark.parametrize(
+    ("fn", "words"),
+    [
+        (Unhashable(), "hashable"),
+        (math.tanh, "jax.numpy"),
+        (lambda y: y if y > 0 else 0 * y, "jax.numpy"),
+        (lambda y: jnp.stack([y, y]), "shape ()"),
+        (lambda y: (y, y), "one real number"),
+        (lambda y: y > 0, "one real number"),
+        (lambda: 1.0, "trace"),
+    ],
+)
+def test_bad_functions_are_refused_in_one_sentence(fn, words):
+    with pytest.raises(jo.JaxoscError) as error:
+        jo.Elementwise(fn)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+# What is measured
+
+
+@every_class
+def test_measured_facts_are_the_declared_ones(cls):
+    report = jo.check_activation(cls())
+    for fact in ("odd", "bounded", "continuous", "monotone"):
+        assert getattr(report, fact) == getattr(cls, fact), fact
+    assert report.value_at_zero == float(cls()(jnp.zeros(())))
+    assert report.level_sets_bounded == (cls in [*ODD, jo.ELU])
+    assert report.name == cls.__name__ and report.dtype == "float64"
+
+
+def test_facts_in_float32():
+    with jax.enable_x64(False):
+        for cls in (jo.Tanh, jo.Softsign, jo.ELU, jo.Sigmoid):
+            report = jo.check_activation(cls())
+            assert report.dtype == "float32"
+            for fact in ("odd", "bounded", "continuous", "monotone"):
+                assert getattr(report, fact) == getattr(cls, fact), (cls, fact)
+            assert report.level_sets_bounded == (cls is not jo.Sigmoid)
+
+
+def logarithmic(y):
+    return jnp.sign(y) * jnp.log1p(jnp.abs(y))
+
+
+@pytest.mark.parametrize(
+    ("fn", "odd", "bounded", "continuous", "monotone", "level_sets_bounded"),
+    [
+        (jnp.sin, True, True, True, False, False),
+        (jnp.sign, True, True, False, True, True),
+        (jnp.expm1, False, False, True, True, True),
+        (jnp.sinh, True, False, True, True, True),
+        (logarithmic, True, False, True, True, True),
+        (jnp.cbrt, True, False, True, True, True),
+        (jax.nn.silu, False, False, True, False, False),
+        (jnp.floor, False, False, False, True, True),
+        (lambda y: -jnp.tanh(y), True, True, True, False, True),
+        (lambda y: jnp.tanh(y) + 2 * jnp.sin(y), True, True, True, False, True),
+        (lambda y: y * jnp.cos(y), True, False, True, False, False),
+        (lambda y: y / (1 + y * y), True, True, True, False, True),  # Phi grows like a logarithm
+        (lambda y: y / (1 + y * y) ** 2, True, True, True, False, False),
+        (lambda y: jax.nn.sigmoid(y) - 0.5, True, True, True, True, True),  # odd but for rounding, which is all at 1e-8
+        (lambda y: jnp.tanh(y) + 1e-9, False, True, True, True, True),
+        (lambda y: jnp.tanh(y) + 1e-5 * (y > 1.2345), False, True, False, True, True),
+        (lambda y: jnp.tanh(1e6 * (y - 1)), False, True, True, True, True),  # steep is not a jump
+        (math.tanh, True, True, True, True, True),
+        (np.arctan, True, True, True, True, True),
+        (lambda y: max(y, 0.0), False, False, True, True, False),
+        (lambda y: jax.lax.cond(y > 0, lambda: y, lambda: 0.5 * y), False, False, True, True, True),
+        (jo.Elementwise(softened), True, False, True, True, True),
+    ],
+)
+def test_facts_of_known_functions(fn, odd, bounded, continuous, monotone, level_sets_bounded):
+    report = jo.check_activation(fn)
+    assert (report.odd, report.bounded, report.continuous, report.monotone, report.level_sets_bounded) == (
+        odd,
+        bounded,
+        continuous,
+        monotone,
+        level_sets_bounded,
+    )
+
+
+def test_the_figures_of_a_report():
+    step = jo.check_activation(lambda y: jnp.tanh(y) + 0.25 * (y > 1.2345))
+    assert step.jump == pytest.approx(0.25, abs=1e-7) and step.jump_at == pytest.approx(1.2345, rel=1e-14)
+    assert jo.check_activation(jnp.cbrt).growth == pytest.approx(1 / 3)
+    assert jo.check_activation(jnp.sinh).growth == math.inf
+    sigmoid = jo.check_activation(jo.Sigmoid())
+    assert (sigmoid.value_at_zero, sigmoid.oddness_error, sigmoid.oddness_at) == (0.5, 1.0, 0.0)
+    silu = jo.check_activation(jax.nn.silu)
+    # Phi(-inf) of y / (1 + exp(-y)) is pi^2 / 12, the lower of its two sides; it falls left of -1.278
+    assert silu.barrier == pytest.approx(np.pi**2 / 12, rel=1e-6) and silu.decrease_at < -1.27
+    assert jo.check_activation(jnp.sin).barrier == pytest.approx(2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fn", "words"),
+    [
+        (jo.Tanh(), "odd, continuous, increasing and bounded; so for skew W the energy H is conserved"),
+        (jo.Identity(), "exponentially"),
+        (jo.ReLU(), "for n = 2 orbits escape at constant speed though H is conserved"),
+        (jo.ELU(), "oddness is not needed"),
+        (jnp.sign, "f jumps by 1 at y = 0"),
+        (jnp.sin, "H < 2 stay bounded"),
+        (jnp.zeros_like, "nothing moves"),
+    ],
+)
+def test_the_verdict_is_one_sentence_that_says_what_breaks(fn, words):
+    report = jo.check_activation(fn)
+    assert words in report.verdict
+    assert report.verdict.endswith(".") and ". " not in report.verdict and "\n" not in report.verdict
+    assert report.verdict in str(report) and repr(report) == str(report)
+
+
+def pair_orbit(sigma, start, time, dt=0.02):
+    """The largest |y| of y1' = sigma(y2), y2' = -sigma(y1) in the first half of the time and in the second."""
+
+    def step(y, _):
+        first = y[0] + dt * sigma(y[1])
+        y = jnp.stack([first, y[1] - dt * sigma(first)])
+        return y, jnp.max(jnp.abs(y))
+
+    sizes = jax.lax.scan(step, jnp.asarray(start), length=int(time / dt))[1]
+    return float(sizes[: sizes.size // 2].max()), float(sizes[sizes.size // 2 :].max())
+
+
+@pytest.mark.parametrize(
+    ("fn", "start", "stays"),
+    [
+        (jo.Tanh(), [2.0, 1.0], True),
+        (jo.ELU(), [2.0, 1.0], True),
+        (jo.ReLU(), [2.0, 1.0], False),
+        (jo.RectifiedTanh(), [2.0, 1.0], False),
+        (jo.Sigmoid(), [2.0, 1.0], False),
+        (jnp.sin, [1.6, 1.1], True),  # H = 1.58, below the barrier 2
+        (lambda y: y / (1 + y * y) ** 2, [2.0, 1.0], False),  # H = 0.65, above the barrier 1/2
+    ],
+)
+def test_what_the_verdict_says_is_what_orbits_do(fn, start, stays):
+    first, second = pair_orbit(fn, start, 400.0)
+    assert first > 1.5  # it moved
+    if stays:
+        assert second < 1.05 * first
+    else:
+        assert second > 1.9 * first  # at constant speed twice the time is twice the way
+        assert not jo.check_activation(fn).level_sets_bounded
+
+
+@pytest.mark.parametrize(
+    ("fn", "words"),
+    [
+        (jnp.sum, "shape () for input of shape (5,)"),
+        (lambda y: jnp.stack([y, y]), "shape (2, 5)"),
+        (jax.nn.softmax, "elementwise"),
+        (jnp.sqrt, "nan at y ="),
+        (lambda y: jnp.exp(y) / (1 + jnp.exp(y)), "nan at y = 7"),
+        (lambda y: 1 / y, "inf at y = 0"),
+        (lambda y: 1j * y, "expected real numbers"),
+        (lambda y: None, "shape ()"),
+        (math.exp, "math range error"),
+        (lambda y: 1 / float(y), "division by zero"),
+        (lambda a, b: a, "cannot be evaluated"),
+    ],
+)
+def test_what_cannot_be_checked_is_said_in_one_sentence(fn, words):
+    with pytest.raises(jo.JaxoscError) as error:
+        jo.check_activation(fn)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_no_function_is_refused(fresh_python):
+    # in a process of its own: here the checks of the strict session speak first
+    script = """
+import jaxosc as jo
+for make in (jo.Elementwise, jo.check_activation):
+    try:
+        make(3)
+    except jo.JaxoscError as error:
+        print(error)
+"""
+    run = fresh_python("-c", script)
+    first, second = run.stdout.splitlines()
+    assert first.startswith("Got 3, expected a function") and second.startswith("Got 3, expected an activation")

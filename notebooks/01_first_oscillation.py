@@ -82,9 +82,9 @@ for order in (1, 2, 4):
 # Poisson splitting moves one coordinate at a time, each exactly, and stays on a nearby level set for ever.
 
 # %%
-t1 = 200.0 if quick else 2000.0
+t1 = 200.0 if quick else 20_000.0
 dt = 0.1
-ts = jnp.linspace(0.0, t1, 1001)
+ts = jnp.unique(jnp.round(jnp.geomspace(0.1, t1, 600), 1))  # whole steps, denser at the beginning
 solvers = {
     "forward Euler": jo.ForwardEuler(),
     "Tsit5": diffrax.Tsit5(),
@@ -96,19 +96,24 @@ energies = {
 }
 theory = jo.oracles.euler_tanh_energy_averaged(ts, energy, 1.0, dt)
 for name, values in energies.items():
-    print(f"{name:<28} energy drift after t = {t1:g}: {values[-1] / values[0] - 1:+.1e}")
+    print(f"{name:<28} energy drift after t = {t1:g}: {values[-1] / energy - 1:+.1e}")
 
 # %%
+colors = dict(zip(solvers, ("#D55E00", "#CC79A7", "#0072B2", "#009E73"), strict=True))
 with jo.plotting.style():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.0), layout="constrained", width_ratios=(2, 3))
-    span = jnp.linspace(0, min(t1, 60.0), 3001)
-    for name, color in (("forward Euler", "#D55E00"), ("Poisson splitting, order 2", "#0072B2")):
-        ys = jo.simulate(pair, y0, t1=float(span[-1]), dt=dt, ts=span, solver=solvers[name]).ys
-        left.plot(ys[:, 0], ys[:, 1], color=color, linewidth=1.0, label=name)
-    left.set(xlabel="$y_1$", ylabel="$y_2$", aspect="equal", title=f"the same start, until t = {span[-1]:g}")
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
-    jo.plotting.energy_over_time(ts, energies, theory={"averaged law for Euler": theory}, ax=right)
-    right.set_title(f"energy drift, dt = {dt:g}")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained", width_ratios=(2, 3))
+    span = jnp.linspace(0, 60.0, 3001)
+    for name in ("forward Euler", "Poisson splitting, order 2"):
+        ys = jo.simulate(pair, y0, t1=60.0, dt=dt, ts=span, solver=solvers[name]).ys
+        left.plot(ys[:, 0], ys[:, 1], color=colors[name], linewidth=1.2)
+    left.set(xlabel="$y_1$", ylabel="$y_2$", aspect="equal", title="one start, until t = 60")
+    for name, values in energies.items():
+        worst = jnp.maximum.accumulate(jnp.abs(values / energy - 1))
+        right.loglog(ts, worst, color=colors[name], label=name)
+    right.loglog(ts, theory / energy - 1, color="black", linestyle=":", label="theory for Euler")
+    right.set(xlabel="time t", ylabel="largest relative energy error so far", title=f"energy, dt = {dt:g}")
+    right.set_ylim(1e-11, 1e3)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
 if not quick:
     figure.savefig("pictures/euler_against_splitting.png", dpi=150, facecolor="white")
 plt.show()

@@ -58,7 +58,9 @@ def synthetic_sweep(
             )
             for name, (codes, words) in flags.items()
         }
-        | {"num_steps": (dims, np.broadcast_to(np.round(DURATION / np.asarray(dt))[:, None, None], shape))},
+        | {
+            "num_steps": (dims, np.broadcast_to(np.round(DURATION / np.asarray(dt))[:, None, None], shape).astype("i4"))
+        },
         coords={
             "activation": list(activations),
             "solver": list(solvers),

@@ -119,6 +119,9 @@ def test_random_numbers_do_not_depend_on_how_many_there_are():
         )
         padded = np.concatenate([draws, backward]), np.concatenate([ics, backward % 40])
         np.testing.assert_array_equal(ensembles[0].starts(draws, ics), ensembles[1].starts(*padded)[:3])
+        entries, starts = ensembles[1].weights(backward).entries, ensembles[1].starts(*padded)[3:]
+        assert len(np.unique(entries)) == entries.size  # and no two numbers are the same
+        assert len(np.unique(starts)) == starts.size
         other = Ensemble(few.replace(seed=5), jo.weights.DenseSkew, 3)
         assert not np.any(other.weights(draws).entries == ensembles[0].weights(draws).entries)
 

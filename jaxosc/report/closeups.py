@@ -12,7 +12,7 @@ from .block import Table
 from .headline import number_text
 from .pictures import picture
 from .study import Study
-from .trajectories import Trajectory, place_words
+from .trajectories import Trajectory, place_words, precision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,14 +35,16 @@ class Portraits:
             if size == 2
             else f"The plane of the orbit's first two principal components of {size}, with the share of its variance."
         )
-        return picture(
-            partial(_draw_portraits, orbits),
-            alt="Phase portraits of one member, a panel per activation and solver. "
-            + " ".join(f"{r.activation} with {r.solver}: {_fate(r)}." for row in runs for r in row),
-            caption=f"One member run again: {place_words(study.dataset, study.place)}; t from 0 to {end:.4g}, the same "
-            f"network and start in every panel. The ring is the start. {plane} What leaves the frame is cut.",
-            table=_fate_table(runs),
-        )
+        with precision(study.dataset):  # the level sets are energies of the field
+            return picture(
+                partial(_draw_portraits, orbits),
+                alt="Phase portraits of one member, a panel per activation and solver. "
+                + " ".join(f"{r.activation} with {r.solver}: {_fate(r)}." for row in runs for r in row),
+                caption=f"One member run again: {place_words(study.dataset, study.place)}; t from 0 to {end:.4g}, the "
+                f"same network and start in every panel. The ring is the start. {plane} What leaves the frame is cut."
+                f"{_left_out(study)}",
+                table=_fate_table(runs),
+            )
 
 
 class EnergyOverTime:
@@ -63,7 +65,7 @@ class EnergyOverTime:
             + " ".join(f"{r.activation} with {r.solver}: {_drift_words(r)}." for row in runs for r in row),
             caption=f"The same members as in the portraits ({place_words(study.dataset, study.place)}): signed "
             "relative drift of the energy, logarithmic on both sides of zero."
-            f"{theory} A line that ends is a member that escaped.",
+            f"{theory} A line that ends is a member that escaped.{_left_out(study)}",
             table=_energy_table(runs),
         )
 
@@ -76,6 +78,13 @@ def _draw_energies(runs: list[list[Trajectory]], figure: "Figure", narrow: bool)
     energies = {row[0].activation: {run.solver: run.energies for run in row} for row in runs}
     theory = {row[0].activation: dict(run.law for run in row if run.law is not None) for row in runs}
     energies_over_time(runs[0][0].ts, energies, theory=theory, columns=1 if narrow else None, figure=figure)
+
+
+def _left_out(study: Study) -> str:
+    """Which activations and solvers found no room, as a last sentence of a caption."""
+    runs = study.trajectories
+    missing = study.names("activation")[len(runs) :] + study.names("solver")[len(runs[0]) :]
+    return f" Not shown, for want of room: {', '.join(missing)}." if missing else ""
 
 
 def _seen(run: Trajectory) -> Orbit:

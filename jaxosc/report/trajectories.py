@@ -13,6 +13,7 @@ solver and step size.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,11 @@ class Trajectory:
     energies: Float[np.ndarray, " times"]
     result: Result
     law: tuple[str, Float[np.ndarray, " times"]] | None
+
+
+def precision(dataset: "xarray.Dataset") -> AbstractContextManager[Any]:
+    """JAX in the width of the dataset's floats, whatever the session's setting; for fields built from it."""
+    return jax.enable_x64(str(dataset.attrs.get("dtype", "float32")) == "float64")
 
 
 def chosen_place(dataset: "xarray.Dataset") -> dict[str, int]:
@@ -131,7 +137,7 @@ def _run_again(dataset: "xarray.Dataset", place: Mapping[str, int]) -> Trajector
     """Simulate one member, every step kept at first and fewer later on."""
     labels = {dim: dataset[dim].values[index] for dim, index in place.items()}
     one = member(dataset, **labels)
-    with jax.enable_x64(str(dataset.attrs["dtype"]) == "float64"):
+    with precision(dataset):
         ts, dense = _times(one.dt, one.num_steps, one.field.size)
         solution = simulate(one.field, one.y0, t1=float(ts[-1]), dt=one.dt, ts=ts, solver=one.solver, throw=False)
         states = np.asarray(solution.ys, dtype=float)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import JaxoscError
 from ..solvers import ForwardEuler, Lanes, PoissonSplitting
+from ..solvers.lanes import computed_once
 from ..solvers.poisson_splitting import splitting_step
 
 LaneStates = Float[Array, "n lanes"]
@@ -64,7 +65,7 @@ class SplittingStepper(AbstractStepper):
 class RungeKuttaStepper(AbstractStepper):
     """An explicit Runge-Kutta method from a Diffrax tableau; the last slope is kept when the method reuses it (FSAL).
 
-    Stage states and slopes stand behind `_computed_once`: left to itself, XLA merges the stages into kernels that
+    Stage states and slopes stand behind `computed_once`: left to itself, XLA merges the stages into kernels that
     compute the earlier slopes again for every neuron (Tsit5 at n = 8: 3 times slower with tanh, 100 with the identity).
     """
 
@@ -78,8 +79,8 @@ class RungeKuttaStepper(AbstractStepper):
         """All stages in turn. Autonomous field: the nodes c of the tableau play no role."""
         slopes = [lanes.velocity(x) if memory is None else memory]
         for row in self.tableau.a_lower:
-            stage = _computed_once(dt, lambda row=row: x + dt * _combination(row, slopes), x)
-            slopes.append(_computed_once(dt, lambda stage=stage: lanes.velocity(stage), x))
+            stage = computed_once(dt, lambda row=row: x + dt * _combination(row, slopes), x)
+            slopes.append(computed_once(dt, lambda stage=stage: lanes.velocity(stage), x))
         # With the last stage at the new state (SSAL), it is that state.
         x1 = stage if self.tableau.ssal else x + dt * _combination(self.tableau.b_sol, slopes)
         return x1, slopes[-1] if self.tableau.fsal else None
@@ -138,12 +139,3 @@ def stepper_of(solver: Any) -> AbstractStepper:
 def _combination(weights: Any, slopes: list[LaneStates]) -> LaneStates:
     terms = [float(weight) * slope for weight, slope in zip(weights, slopes, strict=True) if weight != 0]
     return functools.reduce(operator.add, terms)
-
-
-def _computed_once(dt: Array, compute: Callable[[], LaneStates], like: LaneStates) -> LaneStates:
-    """`compute()`, kept in memory by XLA and not merged into each of its uses.
-
-    A branch is a border that fusion does not cross (an optimization barrier is ignored on CPU); that dt is not zero is
-    true in every run and nothing that the compiler can know.
-    """
-    return jax.lax.cond(dt != 0, compute, lambda: jnp.zeros_like(like))

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
@@ -63,6 +64,6 @@ def build_network(
 
 def _same(one: AbstractActivation, other: AbstractActivation) -> bool:
     """Whether two activations are the same structure with the very same arrays; values may be traced."""
-    if jax.tree.structure(one) != jax.tree.structure(other):
-        return False
-    return all(a is b for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+    (arrays, static), (others, other_static) = (eqx.partition(part, eqx.is_array) for part in (one, other))
+    same = zip(jax.tree.leaves(arrays), jax.tree.leaves(others), strict=False)
+    return bool(static == other_static) and all(a is b for a, b in same)

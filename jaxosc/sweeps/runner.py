@@ -139,7 +139,7 @@ def run_into(sink: Sink, report: Reporter, path: Path | None = None) -> Work:
         try:
             _compute_all(missing, work, sink, report)
         except KeyboardInterrupt:
-            kept = "" if path is None else f", which {path} keeps; the same run, or resume, continues from there"
+            kept = "" if path is None else f", which stay: continue with jaxosc resume {path} (jo.sweeps.resume)"
             report.say(f"Interrupted after {len(sink.done):,} of {plan.num_chunks:,} chunks{kept}.")
             raise
     sink.finish()
@@ -183,8 +183,10 @@ def _compute_all(missing: list[Chunk], work: Work, sink: Sink, report: Reporter)
                 prepared -= ready
                 for future in finished | ready:
                     future.result()
-        except BaseException:
+        except BaseException as stop:
             work.stop.set()
+            if isinstance(stop, KeyboardInterrupt):
+                report.say("Stopping when the blocks at work are through ...")
             pool.shutdown(wait=False, cancel_futures=True)
             compilers.shutdown(wait=False, cancel_futures=True)
             raise

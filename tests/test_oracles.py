@@ -11,7 +11,13 @@ from scipy.integrate import quad, solve_ivp
 
 import jaxosc as jo
 from jaxosc import oracles
-from jaxosc.oracles.elliptic import complementary_ladder, complete_first, incomplete_first, tangent_of_amplitude
+from jaxosc.oracles.elliptic import (
+    complementary_ladder,
+    complete_first,
+    incomplete_first,
+    second_over_first_less_m1,
+    tangent_of_amplitude,
+)
 
 ENERGIES = np.geomspace(1e-6, 300.0, 200)
 EPS64 = np.finfo(np.float64).eps
@@ -50,12 +56,12 @@ class TestElliptic:
         expected = special.ellipe(1 - b**2) / special.ellipk(1 - b**2) - b**2
         ladder = complementary_ladder(jnp.asarray(b))
         # SciPy takes 1 - b^2, in which b is lost: its K is good to eps/b^2 / (2 K)
-        assert np.abs(oracles.second_over_first_less_m1(ladder) - expected)[b > 1e-3] == pytest.approx(0, abs=1e-9)
-        assert np.abs(oracles.second_over_first_less_m1(ladder) - expected)[b > 0.1] == pytest.approx(0, abs=1e-14)
+        assert np.abs(second_over_first_less_m1(ladder) - expected)[b > 1e-3] == pytest.approx(0, abs=1e-9)
+        assert np.abs(second_over_first_less_m1(ladder) - expected)[b > 0.1] == pytest.approx(0, abs=1e-14)
 
     def test_second_kind_keeps_relative_accuracy_at_small_modulus(self) -> None:
         energy = 1e-9
-        value = oracles.second_over_first_less_m1(complementary_ladder(jnp.asarray(np.exp(-energy))))
+        value = second_over_first_less_m1(complementary_ladder(jnp.asarray(np.exp(-energy))))
         assert float(value) == pytest.approx(energy, rel=1e-6)  # m/2 up to O(m^2); exp(-E) itself is good to 1e-7 E
 
     @pytest.mark.parametrize("b", [1.0, 0.6, 1e-2, 1e-6, 1e-16])
@@ -201,6 +207,12 @@ class TestSolution:
         assert oracles.pair_solution(times, y0, 1.0).shape == (2, 3, 2)
         assert oracles.pair_solution(times, y0, 1.0).dtype == np.float32
         assert jax.vmap(lambda y: oracles.pair_solution(0.5, y, 1.0))(jnp.ones((4, 2))).shape == (4, 2)
+
+    def test_refuses(self) -> None:
+        with pytest.raises(jo.JaxoscError, match=r"use jax\.vmap"):
+            oracles.pair_solution(1.0, np.ones((3, 2)), 1.0)
+        with pytest.raises(jo.JaxoscError, match=r"use jax\.vmap"):
+            oracles.pair_solution(1.0, np.ones(2), np.ones(3))
 
     @pytest.mark.parametrize("size", [1e-6, 1.0, 8.0, 9.0, 10.0, 100.0])
     def test_float32(self, size: float) -> None:

@@ -119,7 +119,7 @@ def test_stability_map_draws_the_medians(sweep):
         np.testing.assert_allclose(cells_of(panels[index]), np.log10(summary.median[index]), rtol=1e-9)
         assert hatched(panels[index]) == np.sum(summary.unfinished[index] > 0.5)
         printed = [text.get_text() for text in panels[index].texts if text.get_gid() is None]
-        assert printed == [share_text(s) for s in summary.unfinished[index].ravel() if s > 0]
+        assert printed == [share_text(s).removesuffix("%") for s in summary.unfinished[index].ravel() if s > 0]
     assert panels[0, 0].get_xscale() == "log"
     assert np.isnan(cells_of(panels[0, 0])).any(), "the linear network must escape somewhere under Euler"
     drawn(figure)
@@ -252,6 +252,8 @@ def test_result_shares_stack_to_the_whole(sweep):
     heights = np.array([bar.get_height() for bar in bars]).reshape(-1, 9)
     np.testing.assert_allclose(heights.sum(axis=0), 1.0, rtol=1e-12)
     np.testing.assert_allclose(heights[1], escaped.values, rtol=1e-12)
+    bottoms = np.array([bar.get_y() for bar in bars]).reshape(-1, 9)
+    np.testing.assert_allclose(bottoms[1], heights[0], rtol=1e-12)
     assert bars[0].get_facecolor() != bars[9].get_facecolor()
     assert bars[9].get_hatch(), "colour must not stand alone"
     drawn(figure)
@@ -370,6 +372,64 @@ def test_energy_over_time_of_the_energy_itself_and_of_nothing():
         plotting.energy_over_time(ts, {})
     with pytest.raises(jo.JaxoscError, match=r"shape \(4,\), expected \(5,\)"):
         plotting.energy_over_time(ts, {"a": np.ones(4)})
+
+
+def test_phase_portraits_share_colours_and_row_frames():
+    ts, ys = circle()
+    leaving = ys * np.exp(0.3 * ts)[:, None]
+    orbits = {"a": {"kept": plotting.Orbit(ys, ts, pair()), "lost": plotting.Orbit(leaving, ts, pair())}}
+    orbits["b"] = {"kept": plotting.Orbit(3 * ys, ts), "lost": plotting.Orbit(3 * leaving[:50], ts[:50])}
+    figure = new_figure()
+    panels = plotting.phase_portraits(orbits, figure=figure)
+    assert panels.shape == (2, 2)
+    assert {orbit_of(axes).get_clim() for axes in panels.flat} == {(0.0, ts[-1])}
+    assert panels[0, 0].get_xlim() == panels[0, 1].get_xlim() == pytest.approx((-1.8, 1.8), rel=1e-12)
+    assert panels[1, 0].get_xlim() == pytest.approx((-5.4, 5.4), rel=1e-12)
+    np.testing.assert_allclose(np.asarray(orbit_of(panels[1, 0]).get_segments())[:, 0], 3 * ys[:-1], rtol=1e-12)
+    drawn(figure)
+
+
+def test_energies_over_time_have_a_panel_each_and_one_legend():
+    ts = np.linspace(0, 10, 30)
+    energies = {
+        name: {"euler": 1 + k * ts, "tsit5": 1 - 1e-6 * ts} for k, name in enumerate(("tanh", "erf", "relu"), 1)
+    }
+    figure = new_figure()
+    panels = plotting.energies_over_time(ts, energies, theory={"tanh": {"a law": 1 + ts}}, figure=figure)
+    assert panels.shape == (3,)
+    assert [len(axes.lines) for axes in panels] == [3, 2, 2]
+    np.testing.assert_allclose(panels[1].lines[0].get_ydata(), 2 * ts, rtol=1e-12)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["euler", "tsit5", "theory"]
+    drawn(figure)
+
+
+def test_webp_has_the_width_asked_for_and_the_paper_of_its_style():
+    from io import BytesIO
+
+    from matplotlib.pyplot import imread
+
+    for dark in (False, True):
+        file, size = plotting.webp(lambda figure: figure.add_subplot().plot([0, 1]), width=4, dpi=50, dark=dark)
+        assert size == (200, 150)
+        pixels = imread(BytesIO(file), format="webp")
+        assert pixels.shape[:2] == (150, 200)
+        assert (pixels[0, 0].max() < 60) == dark
+
+
+def test_exact_zeros_do_not_stretch_axes_and_colours(sweep):
+    dead = sweep.copy(deep=True)
+    dead["energy_drift_max"][{"activation": 1}] = 0.0
+    figure = new_figure()
+    panels = plotting.drift_against_dt(dead, figure=figure)
+    low, _ = panels[0].get_ylim()
+    assert low > 1e-14
+    zero = [line for line in panels[1].lines if len(line.get_xdata()) == 9]
+    np.testing.assert_allclose(zero[0].get_ydata(), low, rtol=1e-9)  # at the lower edge, not below it
+    drawn(figure)
+    (mesh,) = [
+        c for c in plotting.stability_map(dead, figure=new_figure())[1, 0].collections if isinstance(c, QuadMesh)
+    ]
+    assert mesh.get_clim()[0] > -14
 
 
 def test_frequency_spectrum_finds_lines_and_amplitudes():

@@ -216,7 +216,28 @@ def test_a_solver_that_loses_members_does_not_win_by_it():
     data["energy_drift_max"][{"solver": 0}] = 1e-9
     data["result"][{"solver": 0, "draw": 0}] = 1
     data["result"][{"solver": 0, "draw": 1, "ic": 0}] = 1  # three of four members lost
-    assert headline.best_solvers(Study(data)) == [[1, 1, 1]]
+    assert headline.best_solvers(data) == [[1, 1, 1]]
+
+
+def with_axis(data, name, values):
+    """The same members along one more axis, between dt and draw like in a sweep."""
+    import xarray
+
+    wide = xarray.concat([data] * len(values), dim=xarray.IndexVariable(name, list(values)), data_vars="all")
+    return wide.transpose("activation", "solver", "neurons", "gain", "dt", name, "draw", "ic")
+
+
+def test_solvers_are_ranked_only_where_the_network_conserves_energy():
+    data = one_sweep(activations=("tanh",), solvers=("euler", "tsit5"))
+    leaking = with_axis(data, "leak", [0.0, 0.1])
+    leaking["energy_drift_max"][{"leak": 1, "solver": 0}] = 1e-12  # a network that loses energy by itself
+    best, note = headline.energy_sentences(Study(leaking))
+    assert "tsit5 at every dt" in best
+    assert note == "These compare members with leak = 0."
+    (refusal,) = headline.energy_sentences(Study(with_axis(data, "drive", [0.0, 1.0])))
+    assert refusal.startswith("Solvers are not ranked: along drive the energy itself need not be conserved")
+    (refusal,) = headline.energy_sentences(Study(leaking.isel(leak=[1])))
+    assert "along leak" in refusal
 
 
 def test_escapes_are_told_by_activation():
@@ -270,7 +291,7 @@ def test_an_unfinished_study_says_so():
     (sentence,) = headline.progress_sentences(study)
     assert sentence.startswith("This is an unfinished study: 36 members (33%) are computed so far")
     assert "jaxosc resume" in sentence
-    assert headline.best_solvers(study)[1:] == [[-1] * 3] * 2
+    assert headline.best_solvers(data)[1:] == [[-1] * 3] * 2
 
 
 @pytest.mark.parametrize("computed", [0, 1])
@@ -335,6 +356,23 @@ def test_wrong_input_is_told_before_anything_is_drawn(tmp_path):
 def test_commands_name_the_store(store):
     first, _ = commands(Study(sweeps.load(store), store))
     assert first == f"jaxosc sweep {store.name}/spec.toml --out {store.name}-again"
+
+
+def test_a_sweep_of_python_objects_says_that_no_command_repeats_it(tmp_path):
+    sweep = sweeps.Sweep(
+        activation=[jo.Elementwise(jnp.tanh)],
+        solver=["euler"],
+        neurons=[2],
+        gain=[1.0],
+        dt=[0.1],
+        draws=1,
+        ics=1,
+        duration=1.0,
+    )
+    out = report.write(sweep.run(None, progress=False), tmp_path / "r.html")
+    page = assert_self_contained(out.read_text(encoding="utf-8"))
+    assert "The command line cannot repeat this sweep." in page.text
+    assert page.text.count("Not shown. Got a store whose activation") == 2  # portraits and energy against time
 
 
 def test_other_axes_become_pictures_of_their_own_up_to_four():

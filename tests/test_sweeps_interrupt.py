@@ -1,9 +1,11 @@
 """Sweeps that are stopped: by Ctrl-C, by `kill -9`, by an error; and sweeps on several devices."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray
+from rich.console import Console
+from rich.text import Text
 
 import jaxosc as jo
 from jaxosc.sweeps import Sweep, ledger
 from jaxosc.sweeps.plan import make_plan
-from jaxosc.sweeps.progress import Silent
+from jaxosc.sweeps.progress import Bar, Silent
 from jaxosc.sweeps.runner import MemorySink, run_into
 from jaxosc.sweeps.work import Work
 
@@ -107,14 +111,19 @@ def test_a_failing_chunk_stops_the_sweep_and_keeps_the_rest(tmp_path: Path, monk
 
 def test_ctrl_c_within_a_session_leaves_nothing_running():
     class Impatient(Silent):
-        """Presses Ctrl-C when the first chunk is done."""
+        """Presses Ctrl-C, once, when the first chunk is done."""
+
+        pressed = False
 
         def chunk_done(self, chunk):
-            signal.raise_signal(signal.SIGINT)
+            if not self.pressed:
+                self.pressed = True
+                signal.raise_signal(signal.SIGINT)
 
     sink = MemorySink(make_plan(SWEEP.replace(duration=20), chunk_members=1, workers=2))
     with pytest.raises(KeyboardInterrupt):
         run_into(sink, Impatient())
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("sweep", "compile"))]
     assert 1 <= len(sink.done) < 80
 
 
@@ -125,6 +134,15 @@ def test_plain_progress_lines_say_rate_and_chunks(capsys: pytest.CaptureFixture)
     assert told.out == ""
     assert "1/1 chunks" in told.err
     assert "member-steps/s" in told.err
+
+
+def test_bar_shows_chunks_rate_and_combination():
+    sweep = Sweep(solver="euler", neurons=2, draws=2, ics=1, duration=1, measures="norms")
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    run_into(MemorySink(make_plan(sweep)), Bar(console))
+    shown = Text.from_ansi(console.file.getvalue()).plain
+    for words in ("100 %", "1/1 chunks", "member-steps/s", "tanh, euler, n = 2, dt = 0.1"):
+        assert words in shown
 
 
 TWO_DEVICES = """

@@ -151,12 +151,12 @@ def test_energy_law_starts_on_the_level_set():
 
 def test_shared_layout_equals_own_layout(monkeypatch: pytest.MonkeyPatch):
     sweep = Sweep(
-        solver="euler", neurons=16, gain=[0.5, 1], leak=[0, 0.1], asymmetry=[0, 0.1], draws=2, ics=4, duration=4
+        solver="euler", neurons=12, gain=[0.5, 1], leak=[0, 0.1], asymmetry=[0, 0.1], draws=2, ics=4, duration=4
     )
-    assert lanes_of_sweep(sweep, 16).shared
+    assert lanes_of_sweep(sweep, 12).shared
     shared = run(sweep)
-    monkeypatch.setattr("jaxosc.sweeps.plan.OWN_BELOW", 17)
-    assert not lanes_of_sweep(sweep, 16).shared
+    monkeypatch.setattr("jaxosc.sweeps.plan.OWN_BELOW", 13)
+    assert not lanes_of_sweep(sweep, 12).shared
     own = run(sweep)
     for name in ("energy_drift", "max_norm", "final_norm", "period"):
         np.testing.assert_allclose(shared[name], own[name], rtol=1e-9, atol=1e-11, err_msg=name)
@@ -226,8 +226,8 @@ def test_custom_axis_in_the_shared_layout_sees_gain_and_leak():
         return eqx.tree_at(lambda f: (f.weight, f.leak), field, (weight, 2 * field.leak))
 
     axis = Axis("cap", [0.2, 9], cap)
-    sweep = Sweep(solver="euler", neurons=16, gain=[1, 3], leak=0.1, axes=[axis], draws=1, ics=8, duration=3)
-    assert lanes_of_sweep(sweep, 16).shared
+    sweep = Sweep(solver="euler", neurons=12, gain=[1, 3], leak=0.1, axes=[axis], draws=1, ics=8, duration=3)
+    assert lanes_of_sweep(sweep, 12).shared
     data = run(sweep)
     for gain in (1, 3):
         _, solution, here = repeated_object(sweep, data, gain=gain, cap=0.2, ic=5)

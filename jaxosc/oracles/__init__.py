@@ -1,16 +1,10 @@
 """Closed forms that every solver of the package is held against; none of them integrates the network.
 
 `pair_*`: two neurons with tanh, W = [[0, omega], [-omega, 0]]. `euler_*`: what the forward Euler loop does to the
-energy. `pair_period_general`: the period for any odd increasing activation.
+energy. `pair_period_general`: the period for any odd increasing activation. What they need of elliptic functions is in
+`jaxosc.oracles.elliptic`.
 """
 
-from .elliptic import (
-    complementary_ladder as complementary_ladder,
-    complete_first as complete_first,
-    incomplete_first as incomplete_first,
-    second_over_first_less_m1 as second_over_first_less_m1,
-    tangent_of_amplitude as tangent_of_amplitude,
-)
 from .euler import (
     euler_linear_growth as euler_linear_growth,
     euler_tanh_energy as euler_tanh_energy,

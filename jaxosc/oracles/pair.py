@@ -56,13 +56,13 @@ def pair_period(energy: Real[ArrayLike, "..."], omega: Real[ArrayLike, "..."]) -
     """
     energy, omega = inexact(energy, omega)
     if is_concrete(energy) and bool((energy < 0).any()):
-        raise JaxoscError(f"Got the energy {float(energy.min())}, expected >= 0: it is a sum of log cosh y_i.")
+        raise JaxoscError(f"Got the energy {float(energy.min())}, expected >= 0: take field.energy(y) of a state.")
     energy, omega = jnp.broadcast_arrays(energy, omega)
     return 4 * quarter_period(jnp.where(energy < 0, jnp.nan, energy)) / jnp.abs(omega)
 
 
 def pair_solution(
-    t: Real[ArrayLike, "..."], y0: Real[ArrayLike, "2"], omega: Real[ArrayLike, ""]
+    t: Real[ArrayLike, "..."], y0: Real[ArrayLike, "..."], omega: Real[ArrayLike, "..."]
 ) -> Float[Array, "... 2"]:
     """State of the tanh pair y1' = omega tanh y2, y2' = -omega tanh y1 at the times `t`, from `y0` at t = 0.
 
@@ -73,8 +73,16 @@ def pair_solution(
     **Arguments:** `t` any shape, in time units; `y0` (2,); `omega` a scalar in 1/time.
 
     **Returns:** states (..., 2), in the common floating dtype of the arguments.
+
+    **Raises:** `JaxoscError` for another shape of `y0` or `omega`.
     """
-    return _solution(*inexact(t, y0, omega))
+    t, y0, omega = inexact(t, y0, omega)
+    if y0.shape != (2,) or omega.shape:
+        raise JaxoscError(
+            f"Got y0 of shape {y0.shape} and omega of shape {omega.shape}, expected (2,) and a scalar: use jax.vmap for"
+            " several pairs."
+        )
+    return _solution(t, y0, omega)
 
 
 @jax.jit

@@ -44,11 +44,14 @@ def pair_period_general(
     """
     if not (activation.odd and activation.monotone):
         raise JaxoscError(
-            f"Got {type(activation).__name__}, expected an odd monotone activation: others have no eightfold symmetry."
+            f"Got {type(activation).__name__}, expected an odd monotone activation such as jo.Arctan(): measure the"
+            " period of others with jo.simulate and jo.Crossings()."
         )
     energy, omega = inexact(energy, omega)
     if is_concrete(energy) and not bool((energy > 0).all()):
-        raise JaxoscError(f"Got the energy {float(energy.min())}, expected > 0: at rest there is no orbit.")
+        raise JaxoscError(
+            f"Got the energy {float(energy.min())}, expected > 0: take field.energy(y) of a state that moves."
+        )
     energy, omega = jnp.broadcast_arrays(energy, omega)
     return 8 * _eighth(activation, energy) / jnp.abs(omega)
 

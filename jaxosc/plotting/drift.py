@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import xarray
 
 
+_GUIDE_GAP = 0.05  # of the height: two names of guides closer than that would overlap
+
+
 def drift_against_dt(
     dataset: "xarray.Dataset",
     *,
@@ -31,8 +34,9 @@ def drift_against_dt(
 
     Bands reach from the lower to the upper quartile; everything but activation, solver and dt is pooled. A
     hollow marker says that more than half of the members did not finish, a cross at the upper edge that none
-    did. Dotted guides show what an error proportional to dt^order would look like. With one step size only,
-    the solvers stand side by side with their quartiles as bars.
+    did. Dotted guides show what an error proportional to dt^order would look like. A drift of exactly zero
+    stands on the lower edge. With one step size only, the solvers stand side by side with their quartiles as
+    bars.
 
     **Arguments:** `dataset`: a sweep's; `variable`: see `drift_summary`; `orders`: slopes of the guides;
     `columns`: panels side by side; `figure`: see `facets.panels`.
@@ -47,6 +51,7 @@ def drift_against_dt(
     dt = summary.values["dt"].astype(float)
     layout = panels(figure, [""], activations, wrap=columns or min(3, len(activations)), height=2.5, extra_height=1.2)
     limits = _decades(median, lower, upper)
+    median, lower, upper = (np.maximum(a, limits[0]) for a in (median, lower, upper))
     pencils = marks(len(solvers), dark=is_dark(layout.flat[0]))
     for index, axes in enumerate(layout.flat):
         axes.set_yscale("log")
@@ -79,11 +84,12 @@ def drift_against_dt(
 
 
 def _decades(median: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[float, float]:
-    """Limits that hold all medians, and the quartiles unless they lie more than three decades off (exact zeros do)."""
-    if not np.isfinite(median).any():
+    """Limits that hold all medians but exact zeros, and the quartiles unless they lie more than three decades off."""
+    counted = median[np.isfinite(median) & (median > DRIFT_FLOOR)]
+    if counted.size == 0:
         return 1e-1, 1e1
-    low = max(float(np.nanmin(lower)), float(np.nanmin(median)) * 1e-3)
-    high = min(float(np.nanmax(upper)), float(np.nanmax(median)) * 1e3)
+    low = max(float(np.nanmin(lower)), float(counted.min()) * 1e-3)
+    high = min(float(np.nanmax(upper)), float(counted.max()) * 1e3)
     low, high = np.floor(np.log10(low)), np.ceil(np.log10(high))
     return float(10.0 ** (low - 0.3)), float(10.0 ** (max(high, low + 1) + 0.3))
 
@@ -128,8 +134,13 @@ def _guides(axes: Axes, dt: Float[np.ndarray, " steps"], limits: tuple[float, fl
     """A fan of slopes in the lower right corner, which convergent lines leave empty."""
     start = np.sqrt(dt[0] * dt[-1])
     reach = dt[-1] / start
-    for order in orders:
+    ends: list[float] = []
+    for order in sorted(orders, reverse=True):
         top = min(reach, (limits[1] / limits[0] / 10) ** (1 / order))
+        end = order * np.log10(top) / np.log10(limits[1] / limits[0])
+        if ends and ends[-1] - end < _GUIDE_GAP:
+            continue
+        ends.append(end)
         axes.plot(
             [start, start * top],
             [limits[0] * 2, limits[0] * 2 * top**order],

@@ -140,15 +140,16 @@ def drift_level(summary: DriftSummary) -> Float[np.ndarray, "..."]:
     return np.log10(np.maximum(summary.median, DRIFT_FLOOR))
 
 
-def color_limits(level: np.ndarray) -> tuple[float, float]:
-    """Whole decades around the finite levels, at least one wide, ending at ten times the energy.
+def color_limits(level: Float[np.ndarray, "..."]) -> tuple[float, float]:
+    """Whole decades around the levels, at least one wide, ending at ten times the energy.
 
-    Beyond that nothing is left of the orbit, and the colours are worth more where solvers differ.
+    Beyond that nothing is left of the orbit, and the colours are worth more where solvers differ. Drifts of exactly
+    zero do not count either: a dead network would stretch the colours down to rounding.
     """
-    finite = level[np.isfinite(level)]
-    if finite.size == 0:
+    counted = level[np.isfinite(level) & (level > np.log10(DRIFT_FLOOR))]
+    if counted.size == 0:
         return -1.0, 0.0
-    low, high = float(np.floor(finite.min())), float(np.ceil(finite.max()))
+    low, high = float(np.floor(counted.min())), float(np.ceil(counted.max()))
     low, high = min(low, _WORST - 1), min(high, _WORST)
     return (low, high) if high > low else (low, low + 1.0)
 
@@ -244,7 +245,7 @@ def _print_losses(
 ) -> None:
     """Print the unfinished share into its cell where the cell is wide and high enough for 6.5 pt text."""
     width, height = layout.size[0] / level.shape[1], layout.size[1] / level.shape[0]
-    if width < 0.27 or height < 0.13:
+    if width < 0.25 or height < 0.13:
         return
     x_centre, y_centre = edges(dataset[axes_of.x].values)[1], edges(dataset[axes_of.y].values)[1]
     for j, i in np.argwhere(unfinished > 0):
@@ -252,7 +253,7 @@ def _print_losses(
         axes.text(
             x_centre[i],
             y_centre[j],
-            share_text(unfinished[j, i]),
+            share_text(unfinished[j, i]).removesuffix("%"),
             ha="center",
             va="center",
             fontsize=6.5,
@@ -297,14 +298,19 @@ def _finish(
     if np.any(summary.unfinished > 0):
         legend_above(
             layout.flat[0],
-            [hatch_patch(f"more than half {word}; printed: share {word}", _HATCH, layout.flat[0])],
+            [hatch_patch(f"more than half {word}; printed: % {word}", _HATCH, layout.flat[0])],
         )
 
 
 def _color_bar(figure: Figure | SubFigure, layout: Panels, summary: DriftSummary, mappable: ScalarMappable) -> None:
     """One bar for all panels: at the right of a wide figure, over a narrow one that cannot spare the width."""
-    top = 10.0 ** mappable.get_clim()[1]
-    beyond = "max" if np.nanmax(summary.median, initial=0.0) > top else "neither"
+    level, (low, high) = drift_level(summary), mappable.get_clim()
+    beyond = {
+        (False, False): "neither",
+        (True, False): "min",
+        (False, True): "max",
+        (True, True): "both",
+    }[bool(np.any(level < low)), bool(np.any(level > high))]
     narrow = float(figure.bbox.width) / figure.dpi < _NARROW
     place: dict[str, Any] = (
         {"location": "top", "aspect": 40} if narrow else {"location": "right", "aspect": 28, "shrink": 0.9}

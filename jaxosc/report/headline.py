@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from jaxosc.plotting.summaries import varied
 
 from .block import Table, render
 from .study import Study
+
+if TYPE_CHECKING:
+    import xarray
 
 STILL_GROWING = 0.9
 """A final drift of more than this share of the largest one seen says that the error was still growing."""
@@ -92,32 +96,37 @@ def escape_sentences(study: Study) -> list[str]:
 
 
 def energy_sentences(study: Study) -> list[str]:
-    """Which solver keeps energy best at which step sizes, per activation.
+    """Which solver keeps energy best at which step sizes, per activation, among networks that conserve it.
 
-    A member that did not finish counts as worse than any that did, so that losing the difficult ones wins
-    nothing.
+    A member that did not finish counts as worse than any that did, so that losing the difficult ones wins nothing.
     """
-    best = best_solvers(study)
+    disturbed = study.disturbing_axes
+    conserving = study.conserving
+    if conserving is None:
+        return [
+            f"Solvers are not ranked: along {_listed(disturbed)} the energy itself need not be conserved, so its drift "
+            "is also the network's own doing."
+        ]
     solvers = study.names("solver")
     if len(solvers) < 2:
         return []
     sentences = []
-    for activation, winners in zip(study.names("activation"), best, strict=True):
-        runs = _runs(winners, study.names("dt"))
-        told = [f"{solvers[w]} {span}" for w, span in runs if w >= 0]
+    for activation, winners in zip(study.names("activation"), best_solvers(conserving), strict=True):
+        told = [f"{solvers[w]} {span}" for w, span in _runs(winners, study.names("dt")) if w >= 0]
         if told:
             sentences.append(f"With {activation}, energy is kept best by {_listed(told)}.")
         else:
             sentences.append(f"With {activation}, no solver brought half of its members to the end at any step size.")
-    return _merged(sentences, study.names("activation"))
+    zero = [f"These compare members with {_listed([f'{dim} = 0' for dim in disturbed])}."] if disturbed else []
+    return _merged(sentences, study.names("activation")) + zero
 
 
-def best_solvers(study: Study) -> list[list[int]]:
+def best_solvers(dataset: "xarray.Dataset") -> list[list[int]]:
     """Per activation and step size the index of the solver with the lowest median |drift|, -1 where none has one.
 
     The median is over all members, those that did not finish counted as infinitely far off.
     """
-    summary = drift_summary(study.dataset, ("activation", "solver", "dt"), losses="worst")
+    summary = drift_summary(dataset, ("activation", "solver", "dt"), losses="worst")
     median = np.where(np.isfinite(summary.median), summary.median, np.inf)
     order = np.argmin(median, axis=1)
     return np.where(np.isfinite(np.min(median, axis=1)), order, -1).tolist()

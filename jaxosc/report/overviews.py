@@ -47,7 +47,7 @@ class StabilityMaps:
                     f"{where}. " + extremes_sentence(summary),
                     caption=f"Energy drift against {axes.x} and {axes.y}{where}: colour is the median over "
                     f"{study.pooled_words(dataset, *axes.kept)} of the largest |H(t) − H(0)| / |H(0)|, among members "
-                    f"that finished. Hatched: more than half {word}; printed in the cells: the share {word}.",
+                    f"that finished. Hatched: more than half {word}; printed in the cells: how many percent {word}.",
                     table=drift_table(summary, f"Quartiles of |{summary.variable}|{where}"),
                 )
             )
@@ -64,6 +64,8 @@ class DriftAgainstDt:
         """One picture per piece of the axes that are not shown; raises `JaxoscError` without energy drift."""
         study.require("result")
         kept = ("activation", "solver", "dt")
+        guides = "Dotted: slopes of errors proportional to powers of dt. On the lower edge: exactly zero."
+        guides = guides if study.dataset.sizes["dt"] > 1 else ""
         made = []
         for label, dataset in study.splits(*kept, "gain"):
             summary = drift_summary(dataset, kept)
@@ -73,9 +75,8 @@ class DriftAgainstDt:
                     partial(_draw_drift, dataset),
                     alt=f"Energy drift against step size for each solver, one panel per activation{where}. "
                     + extremes_sentence(summary),
-                    caption=f"Largest relative energy drift over the run{where}: median (line) and quartiles (band) "
-                    f"over {study.pooled_words(dataset, *kept)}. Dotted: slopes of errors proportional to dt, dt² "
-                    "and dt⁴.",
+                    caption=f"Largest relative energy drift over the run{where}: median and quartiles over "
+                    f"{study.pooled_words(dataset, *kept)}. {guides}",
                     table=drift_table(summary, f"Quartiles of |{summary.variable}|{where}"),
                 )
             )

@@ -7,6 +7,8 @@ from typing import Any
 
 from jaxosc import __version__
 from jaxosc._errors import JaxoscError
+from jaxosc.sweeps import spec_of
+from jaxosc.sweeps.text import spec_toml
 
 from .block import Table, render
 from .study import Study
@@ -33,11 +35,11 @@ class Reproduce:
     def html(self, study: Study) -> str:
         """Commands that make the same data and this page, and what made them."""
         attributes = study.dataset.attrs
-        version = attributes.get("jaxosc_version", __version__)
         return render(
             "reproduce.html.j2",
             commands=commands(study),
-            version=version,
+            lost=lost_objects(study),
+            version=attributes.get("jaxosc_version", __version__),
             seed=attributes.get("seed", "unknown"),
             made_with=_versions_table(attributes),
             page_versions=f"Python {platform.python_version()}, matplotlib {metadata.version('matplotlib')}",
@@ -51,12 +53,23 @@ def spec_text(study: Study) -> tuple[str, str]:
     spec = study.dataset.attrs.get("spec", "")
     if not spec:
         raise JaxoscError("Got a dataset without the attribute spec, expected one that a sweep made: load its store.")
+    if not lost_objects(study):
+        return spec_toml(spec_of(study.dataset)).strip(), "TOML"
     return json.dumps(json.loads(spec), indent=2, ensure_ascii=False), "JSON"
+
+
+def lost_objects(study: Study) -> str:
+    """Why the command line cannot repeat this sweep, as a sentence; "" when it can."""
+    try:
+        spec_of(study.dataset)
+    except JaxoscError as reason:
+        return str(reason)
+    return ""
 
 
 def commands(study: Study) -> list[str]:
     """The exact command lines, from a spec file to this page."""
-    name = study.path.name if study.path is not None else "results"
+    name = study.path.resolve().name if study.path is not None else "results"
     spec = f"{name}/spec.toml" if study.path is not None else "spec.toml"
     return [f"jaxosc sweep {spec} --out {name}-again", f"jaxosc report {name}-again"]
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _MOST_SPLITS = 4
 """Pictures of one kind in a report: with more, nobody compares them any longer, and axes are pooled instead."""
 
+_ZERO_IS_NONE = ("leak", "asymmetry")
+_KNOWN_AXES = ("activation", "solver", "weight_law", "neurons", "gain", "dt", *_ZERO_IS_NONE, *MEMBER_DIMS)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -43,6 +46,24 @@ class Study:
             codes = self.dataset["result"].isel(activation=index).values
             found[name] = {code: int(np.sum(codes == int(code))) for code in Result}
         return found
+
+    @cached_property
+    def disturbing_axes(self) -> list[str]:
+        """Declared axes along which the network itself may gain or lose energy, whatever the solver does."""
+        found = [dim for dim in _ZERO_IS_NONE if dim in self.dataset.sizes and np.any(self.dataset[dim] != 0)]
+        if "weight_law" in self.dataset.sizes and "unconstrained" in self.dataset["weight_law"].values:
+            found.append("weight_law")
+        return found + [str(dim) for dim in self.dataset.sizes if dim not in _KNOWN_AXES]
+
+    @cached_property
+    def conserving(self) -> "xarray.Dataset | None":
+        """The part whose networks are known to conserve their energy: no leak, no asymmetry; None without such."""
+        kept = {
+            dim: np.flatnonzero(self.dataset[dim].values == 0) for dim in self.disturbing_axes if dim in _ZERO_IS_NONE
+        }
+        if len(kept) < len(self.disturbing_axes) or any(indices.size == 0 for indices in kept.values()):
+            return None
+        return self.dataset.isel(kept)
 
     @cached_property
     def place(self) -> dict[str, int]:

@@ -35,7 +35,7 @@ from jaxosc.sweeps import member
 if TYPE_CHECKING:
     import xarray
 
-MOST_PANELS = 16
+MOST_PANELS, MOST_SOLVERS = 18, 6
 _KEPT = 0.1
 _FEWEST_TURNS = 5
 _DENSE_STEPS = 2000
@@ -101,11 +101,11 @@ def place_words(dataset: "xarray.Dataset", place: Mapping[str, int]) -> str:
 
 
 def trajectories(dataset: "xarray.Dataset", place: Mapping[str, int]) -> list[list[Trajectory]]:
-    """One trajectory per activation (outer list) and solver (inner), at most 16, those named first in the dataset.
+    """One trajectory per activation (outer list) and solver (inner), at most 18, those named first in the dataset.
 
     **Raises:** `JaxoscError` when the dataset does not say how to build its members again.
     """
-    solvers = min(dataset.sizes["solver"], 4)
+    solvers = min(dataset.sizes["solver"], MOST_SOLVERS)
     activations = min(dataset.sizes["activation"], MOST_PANELS // solvers)
     return [
         [_run_again(dataset, {"activation": i, "solver": j, **place}) for j in range(solvers)]

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .._errors import JaxoscError
-from ..solvers import PoissonSplitting
+from ..solvers import ForwardEuler, PoissonSplitting
+from ..solvers.lanes import UNROLLED_UP_TO
 from .catalogue import Choice
 from .memory import amount, memory_bound, readable
 from .schema import Dimension, dimensions, variables
@@ -35,11 +36,18 @@ NEURONS_PER_BLOCK = 2048
 float32. Measured on one core with tsit5, ns per neuron and step for 128, 256, 512, 1024, 2048 lanes: 12, 11, 15, 18, 26
 at n = 8, and 16, 14, 10, 10, 10 at n = 2."""
 
-OWN_BELOW = 16
-"""Below this n every lane has its own W; from it on, lanes share one (measured: n >= 12-16 wants a matrix product)."""
+OWN_BELOW = UNROLLED_UP_TO + 1
+"""Below this n every lane has its own W; from it on lanes share one, and a step is a matrix product. Measured on one
+core with Euler in float32: 20 ns per neuron and step at n = 12 with own W, 2.4 at n = 16 with shared W."""
 
 DEFAULT_CHUNK_MEMBERS = 32_768
-"""Most members of a chunk unless memory is shorter: a few seconds of work, so that an interruption loses little."""
+"""Most members of a chunk by default; fewer where memory or the next constant asks for it."""
+
+CHUNK_SECONDS = 10.0
+"""Longest chunk by default, as the cost model sees it: an interruption loses little, and all workers get some."""
+
+FILE_OVERHEAD = 4096
+"""Bytes that a small file wastes on common file systems; a chunk is one file per variable."""
 
 _SHARED_AT_LEAST = 8
 """Fewer starts than this per W do not fill the columns of a matrix product."""
@@ -178,7 +186,13 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes of the variables before compression, an upper bound for the store."""
+        """Bytes of the store: the variables before compression, and what a file system adds to each file."""
+        files = self.num_chunks * len(variables(self.sweep))
+        return self.data_bytes + files * FILE_OVERHEAD
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of the variables."""
         return self.members * bytes_per_member(self.sweep)
 
     @property
@@ -223,7 +237,7 @@ class Plan:
         yield "members", f"{self.members:,} in {self.num_chunks:,} chunks of at most {cut} ({self._lane_names()})"
         yield "member-steps", f"{self.member_steps:.3g} over a duration of {self.sweep.duration:g}, {self.sweep.dtype}"
         bound = readable(self.memory)
-        yield "memory", f"about {readable(self.memory_bytes)} with {self.workers} workers (bound {bound})"
+        yield "memory", f"about {readable(self.memory_bytes)} of arrays with {self.workers} workers (bound {bound})"
         yield "disk", f"at most {readable(self.disk_bytes)}"
         yield "time", f"about {_duration(self.seconds)}, an estimate from a cost model; the progress bar measures"
 
@@ -265,9 +279,17 @@ def make_plan(
     plan = Plan(sweep, chunk_shape or (), bound, workers)
     if chunk_shape is not None:
         return plan
-    affordable = int((bound / workers - block) // bytes_per_member(sweep))
-    most = min(chunk_members or DEFAULT_CHUNK_MEMBERS, max(affordable, 1))
+    affordable = max(int((bound / workers - block) // bytes_per_member(sweep)), 1)
+    most = min(chunk_members or _default_chunk_members(plan), affordable)
     return dataclasses.replace(plan, chunk_shape=_cut(plan.lane_shape, most))
+
+
+def _default_chunk_members(plan: Plan) -> int:
+    """Members whose run at the smallest dt takes `CHUNK_SECONDS`, at least a full block of them."""
+    steps = plan.num_steps(int(np.argmin(plan.sweep.dt)))
+    seconds = 1e-9 * steps * max(step_cost(plan.sweep, combination) for combination in plan.combinations)
+    block = max(lanes_of_sweep(plan.sweep, n).width for n in plan.sweep.neurons)
+    return min(DEFAULT_CHUNK_MEMBERS, max(int(CHUNK_SECONDS / seconds), block))
 
 
 def lanes_of_sweep(sweep: Sweep, neurons: int) -> Lanes:
@@ -310,18 +332,18 @@ def block_bytes(sweep: Sweep, neurons: int) -> int:
     return item * (matrices + tile + states)
 
 
-COMPILE_SECONDS = 2.0
-"""Seconds of one core for tracing and compiling one program, measured for the default study."""
+COMPILE_SECONDS = 1.6
+"""Seconds of one core for tracing and compiling one program, the mean of the default study."""
 
 
 def step_cost(sweep: Sweep, combination: Combination) -> float:
-    """Nanoseconds of one core per member and step: a model fitted to the default study, nothing more."""
+    """Nanoseconds of one core per member and step: a rough model, fitted by eye to one machine (n = 2 .. 128, tanh)."""
     n = combination.neurons
-    stages = _evaluations(combination.solver.value)
-    wide = 2.0 if sweep.dtype == "float64" else 1.0
-    measures = 0.3 * len(sweep.measures)
-    per_neuron = 0.6 + (0.25 if n < OWN_BELOW else 0.05) * n
-    return wide * n * (stages * per_neuron + measures)
+    sweeps = isinstance(combination.solver.value, PoissonSplitting)
+    evaluation = 0.85 + (0.05 if sweeps else 0.025) * n
+    measuring = (0.6 + 4 / n) * len(sweep.measures) / 3
+    wide = 2.2 if sweep.dtype == "float64" else 1.0
+    return wide * n * (_evaluations(combination.solver.value) * evaluation + measuring)
 
 
 def _evaluations(solver: Any) -> int:
@@ -329,7 +351,7 @@ def _evaluations(solver: Any) -> int:
         return len(solver.coefficients)
     if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
         return max(solver.tableau.num_stages - int(solver.tableau.fsal), 1)
-    return 1 if isinstance(solver, diffrax.Euler) else 4
+    return 1 if isinstance(solver, ForwardEuler | diffrax.Euler) else 4
 
 
 def _cut(shape: tuple[int, ...], most: int) -> tuple[int, ...]:
@@ -350,10 +372,8 @@ def _rounded_up(number: int, multiple: int) -> int:
 def _span(dim: Dimension) -> str:
     if dim.values.dtype.kind == "U":
         return ", ".join(dim.values)
-    if len(dim.values) == 1:
-        return f"{dim.values[0]:g}"
-    ordered = "" if len(dim.values) == 2 else " ..."
-    return f"{dim.values[0]:g},{ordered} {dim.values[-1]:g}"
+    shown = [f"{value:.4g}" for value in dim.values]
+    return ", ".join(shown if len(shown) <= 5 else [*shown[:2], "...", shown[-1]])
 
 
 def _duration(seconds: float) -> str:

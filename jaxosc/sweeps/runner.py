@@ -50,9 +50,9 @@ class MemorySink:
     """Chunks in arrays of this process, for `run(None)`."""
 
     def __init__(self, plan: Plan) -> None:
-        if plan.disk_bytes > plan.memory:
+        if plan.data_bytes > plan.memory:
             raise JaxoscError(
-                f"Got a plan whose dataset takes {readable(plan.disk_bytes)}, expected at most {readable(plan.memory)}"
+                f"Got a plan whose dataset takes {readable(plan.data_bytes)}, expected at most {readable(plan.memory)}"
                 " in memory: give run a path, or take fewer members."
             )
         shape = tuple(len(dim.values) for dim in plan.dimensions)

@@ -32,9 +32,6 @@ from .text import spec_hash, spec_toml, sweep_of_json
 
 SPEC_NAME = "spec.toml"
 
-_FILE_OVERHEAD = 4096
-"""Bytes that a small file takes on common file systems; a chunk is one file per variable."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Status:
@@ -227,6 +224,8 @@ def _fill(path: Path, plan: Plan) -> None:
                 dtype=variable.dtype(plan.sweep),
                 fill_value=variable.fill_value,
                 dimension_names=tuple(dim.name for dim in dims),
+                # One folder of files: Zarr's own "/" makes a tree with nearly as many folders as files.
+                chunk_key_encoding={"name": "default", "separator": "."},
                 attributes=variable.attrs,
             )
         zarr.consolidate_metadata(path)
@@ -311,9 +310,9 @@ def _require_writable(path: Path) -> None:
 
 
 def _require_disk(path: Path, plan: Plan) -> None:
-    """**Raises:** `JaxoscError` when the uncompressed data do not fit on the disk."""
+    """**Raises:** `JaxoscError` when the data, uncompressed, do not fit on the disk."""
     existing = _nearest_existing(path)
-    needed = plan.disk_bytes + plan.num_chunks * len(variables(plan.sweep)) * _FILE_OVERHEAD
+    needed = plan.disk_bytes
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise JaxoscError(

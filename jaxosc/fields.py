@@ -89,7 +89,7 @@ class CurrentRNN(AbstractField):
     bias: Float[Array, "*batch n"] | None
     leak: Float[Array, "*#batch"]
 
-    def __init__(self, weight: Any, activation: AbstractActivation | None = None, bias: Any = None, leak: Any = 0.0):
+    def __init__(self, weight: Any, activation: Any = None, bias: Any = None, leak: Any = 0.0):
         self.weight, self.activation, self.bias, self.leak = _checked_parts(weight, activation, bias, leak)
 
     def __call__(self, t: Any, y: Float[Array, " n"], args: Any) -> Float[Array, " n"]:
@@ -126,7 +126,7 @@ class RateRNN(AbstractField):
     bias: Float[Array, "*batch n"] | None
     leak: Float[Array, "*#batch"]
 
-    def __init__(self, weight: Any, activation: AbstractActivation | None = None, bias: Any = None, leak: Any = 0.0):
+    def __init__(self, weight: Any, activation: Any = None, bias: Any = None, leak: Any = 0.0):
         self.weight, self.activation, self.bias, self.leak = _checked_parts(weight, activation, bias, leak)
 
     def __call__(self, t: Any, y: Float[Array, " n"], args: Any) -> Float[Array, " n"]:

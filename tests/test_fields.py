@@ -129,7 +129,7 @@ def test_batch_shape():
         (lambda: jo.CurrentRNN(dense(), bias=jnp.full(5, jnp.nan)), "5 NaN"),
         (lambda: jo.CurrentRNN(dense(), activation=jnp.tanh), "jo.Elementwise"),
         (lambda: jo.CurrentRNN(dense())(0.0, jnp.ones(4), None), "shape (4,)"),
-        (lambda: jo.CurrentRNN(dense()).energy(jnp.ones(())), "shape ()"),
+        (lambda: jo.CurrentRNN(dense()).energy(jnp.ones((2, 4))), "shape (2, 4)"),
         (lambda: jax.jit(lambda f: f.casimirs(Y))(jo.CurrentRNN(dense())), "casimir_vectors"),
     ],
 )

@@ -219,7 +219,7 @@ def test_slope_guides_have_their_slopes(sweep):
     axes = plotting.drift_against_dt(sweep, orders=(1, 3), figure=new_figure())[0]
     guides = [line for line in axes.lines if len(line.get_xdata()) == 2]
     slopes = [float(np.diff(np.log(g.get_ydata()))[0] / np.diff(np.log(g.get_xdata()))[0]) for g in guides]
-    np.testing.assert_allclose(slopes, [1, 3], rtol=1e-9)
+    np.testing.assert_allclose(slopes, [3, 1], rtol=1e-9)
 
 
 def test_one_step_size_puts_solvers_side_by_side(sweep):

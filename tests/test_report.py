@@ -158,6 +158,25 @@ def test_the_members_shown_are_exactly_those_of_the_store(store):
             np.testing.assert_allclose(np.linalg.norm(run.ys[-1]), float(members["final_norm"]), rtol=1e-9)
 
 
+def test_a_member_that_leaves_at_once_is_drawn_at_its_start(tmp_path):
+    sweep = sweeps.Sweep(
+        activation=["identity"],
+        solver=["euler", "tsit5"],
+        neurons=[2],
+        gain=[1.0],
+        dt=[1.0],
+        draws=1,
+        ics=1,
+        duration=5.0,
+        escape_norm=1e-3,
+    )
+    data = sweep.run(None, progress=False)
+    assert (data["result"] == jo.Result.escaped).all()
+    study = Study(data)
+    html_of = {block.anchor: block.html(study) for block in report.BLOCKS if block.anchor in ("portraits", "energy")}
+    assert html_of["portraits"].count("escaped at t = 0.") == 2
+
+
 def test_theory_is_drawn_for_euler_and_nothing_else(store):
     data = sweeps.load(store)
     runs = trajectories.trajectories(data, trajectories.chosen_place(data))

@@ -200,22 +200,17 @@ class TestSplitting:
 
 
 class TestLongRuns:
-    @pytest.mark.parametrize(
-        ("order", "num_steps", "bound"),
-        [(2, 10**6, 1e-3), (4, 10**5, 1e-7), pytest.param(4, 10**6, 1e-7, marks=pytest.mark.slow)],
-    )
-    def test_energy_neither_grows_nor_drifts(self, order: int, num_steps: int, bound: float) -> None:
-        """dt = 0.1 at n = 8, spectral norm 1: the energy error oscillates within its bound, without a trend.
+    @pytest.mark.parametrize(("order", "bound"), [(2, 1e-3), (4, 1e-7)])
+    def test_energy_neither_grows_nor_drifts(self, order: int, bound: float) -> None:
+        """10^6 steps of dt = 0.1, n = 8, spectral norm 1: the energy error oscillates within its bound, without trend.
 
         The trend is the slope of window means of four members together, and may be three of its standard errors. The
         starts are large and chaotic, so that windows are nearly independent: on a near-regular orbit the mean error
         itself wanders with the actions, which is no drift of the energy that the method does conserve.
         """
         field, y0 = bounded_field(8, 17), 2 * random_start(8, 19, 4)
-        run = jo.simulate(
-            field, y0, t1=0.1 * num_steps, dt=0.1, solver=PoissonSplitting(order), save_every=num_steps // 10_000
-        )
-        assert (run.stats["num_steps"] == num_steps).all()
+        run = jo.simulate(field, y0, t1=1e5, dt=0.1, solver=PoissonSplitting(order), save_every=100)
+        assert (run.stats["num_steps"] == 1_000_000).all()
         energy = np.asarray(field.energy(run.ys))
         errors = energy / energy[:, :1] - 1
         assert bound / 1e3 < np.abs(errors).max() < bound

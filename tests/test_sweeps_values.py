@@ -337,3 +337,11 @@ def test_one_compilation_per_static_combination():
     )
     run(sweep.replace(activation="tanh", solver="euler"))
     assert count_compilations(sweep) == (4, 4)
+
+
+@pytest.mark.slow
+def test_the_default_study_compiles_once_per_static_combination():
+    # Fewer members and steps than the real one: neither enters the programs but for the width of a block.
+    short = jo.sweeps.default_study(duration=1.0, draws=2, ics=2)
+    run(short.replace(activation="tanh", solver="euler"))
+    assert count_compilations(short) == (18, 18)

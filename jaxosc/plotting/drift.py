@@ -13,11 +13,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 from .appearance import Mark, grid_color, is_dark, legend_above, marks, quiet_color
 from .facets import figure_of, fixed_inside, label_axes, panels
 from .maps import tick_axis, unfinished_word
-from .summaries import DRIFT_FLOOR, axis_label, drift_summary, value_text
+from .summaries import DRIFT_FLOOR, axis_label, drift_summary, value_text, when_word
 
 if TYPE_CHECKING:
     import xarray
-
 
 _GUIDE_GAP = 0.05  # of the height: two names of guides closer than that would overlap
 
@@ -54,31 +53,20 @@ def drift_against_dt(
     median, lower, upper = (np.maximum(a, limits[0]) for a in (median, lower, upper))
     pencils = marks(len(solvers), dark=is_dark(layout.flat[0]))
     for index, axes in enumerate(layout.flat):
-        axes.set_yscale("log")
-        axes.set_ylim(*limits)
-        axes.yaxis.set_major_locator(LogLocator(10, numticks=8))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.grid(True, axis="y", color=grid_color(axes))
-        axes.set_axisbelow(True)
+        _decade_axis(axes, limits)
         if dt.size == 1:
             _side_by_side(axes, solvers, (median[index], lower[index], upper[index]), pencils)
             fixed_inside(axes)
             continue
         tick_axis(axes, "x", dt, layout.size[0])
         for s, pencil in enumerate(pencils):
-            _line(
-                axes,
-                dt,
-                (median[index, s], lower[index, s], upper[index, s]),
-                summary.unfinished[index, s],
-                pencil,
-            )
+            quartiles = median[index, s], lower[index, s], upper[index, s]
+            _line(axes, dt, quartiles, summary.unfinished[index, s], pencil)
         fixed_inside(axes)
         _guides(axes, dt, limits, orders)
     figure = figure_of(layout.flat[0])
-    when = "largest" if summary.variable == "energy_drift_max" else "final"
     x_name = axis_label(dataset, "dt") if dt.size > 1 else f"{axis_label(dataset, 'dt')} = {value_text(dt[0])}"
-    label_axes(figure, x_name, f"{when} |energy drift|")
+    label_axes(figure, x_name, f"{when_word(summary)} |energy drift|")
     legend_above(layout.flat[0], _legend(layout.flat[0], dataset, solvers, pencils, summary.unfinished))
     return layout.axes[0]
 
@@ -92,6 +80,15 @@ def _decades(median: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[
     high = min(float(np.nanmax(upper)), float(counted.max()) * 1e3)
     low, high = np.floor(np.log10(low)), np.ceil(np.log10(high))
     return float(10.0 ** (low - 0.3)), float(10.0 ** (max(high, low + 1) + 0.3))
+
+
+def _decade_axis(axes: Axes, limits: tuple[float, float]) -> None:
+    axes.set_yscale("log")
+    axes.set_ylim(*limits)
+    axes.yaxis.set_major_locator(LogLocator(10, numticks=8))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(True, axis="y", color=grid_color(axes))
+    axes.set_axisbelow(True)
 
 
 def _line(

@@ -28,6 +28,7 @@ from .summaries import (
     is_number_axis,
     value_text,
     varied,
+    when_word,
 )
 
 if TYPE_CHECKING:
@@ -316,8 +317,7 @@ def _color_bar(figure: Figure | SubFigure, layout: Panels, summary: DriftSummary
         {"location": "top", "aspect": 40} if narrow else {"location": "right", "aspect": 28, "shrink": 0.9}
     )
     bar = figure.colorbar(mappable, ax=layout.flat, pad=0.02, extend=beyond, extendfrac=0.03, **place)
-    when = "largest" if summary.variable == "energy_drift_max" else "final"
-    bar.set_label(f"median of the {when} |energy drift|")
+    bar.set_label(f"median of the {when_word(summary)} |energy drift|")
     bar.locator = MaxNLocator(7, integer=True)
     bar.formatter = FuncFormatter(lambda level, _: f"$10^{{{level:.0f}}}$")
     bar.update_ticks()

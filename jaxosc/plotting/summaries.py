@@ -148,6 +148,11 @@ def axis_label(dataset: "xarray.Dataset", dim: str) -> str:
     return name if units in ("", "1", "dimensionless") else f"{name} [{units}]"
 
 
+def when_word(summary: DriftSummary) -> str:
+    """Which drift a summary is of: the `largest` during the run, or the `final` one."""
+    return "largest" if summary.variable == "energy_drift_max" else "final"
+
+
 def value_text(value: object) -> str:
     """One coordinate value as a short word: as few digits as keep a number within 2 %, at least two."""
     if not isinstance(value, (float, np.floating)):

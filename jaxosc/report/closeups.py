@@ -56,7 +56,6 @@ class EnergyOverTime:
     def html(self, study: Study) -> str:
         """One picture; raises `JaxoscError` when the members cannot be built again."""
         runs = study.trajectories
-
         laws = list(dict.fromkeys(run.law[0] for row in runs for run in row if run.law is not None))
         theory = f" Dotted on top, the theory: {'; '.join(laws)}." if laws else ""
         return picture(
@@ -88,8 +87,10 @@ def _left_out(study: Study) -> str:
 
 
 def _seen(run: Trajectory) -> Orbit:
-    """The part of which every step was kept, up to an escape."""
+    """The part of which every step was kept, up to an escape; a member that left at once stands at its start."""
     alive = int(np.sum(np.isfinite(run.energies[: run.dense])))
+    if alive < 2:
+        return Orbit(np.stack([run.start, run.start]).astype(float), run.ts[:2], run.field)
     return Orbit(run.ys[:alive], run.ts[:alive], run.field)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxosc._errors import JaxoscError
 from jaxosc.plotting import code_shares, drift_against_dt, drift_summary, result_shares, stability_map
 from jaxosc.plotting.maps import MapAxes, color_limits, drift_level, map_axes, unfinished_word
-from jaxosc.plotting.summaries import CodeShares, DriftSummary, value_text
+from jaxosc.plotting.summaries import CodeShares, DriftSummary, value_text, when_word
 
 from .block import Table, paragraph
 from .headline import lost_text, number_text
@@ -37,17 +37,20 @@ class StabilityMaps:
         summaries = [drift_summary(dataset, axes.kept) for _, dataset in pieces]
         limits = color_limits(np.concatenate([drift_level(summary).ravel() for summary in summaries]))
         word = unfinished_word(study.dataset)
+        each = " and ".join(dim for dim in (axes.rows, axes.columns) if dim is not None)
+        panels = f", one panel per {each}" if each else ""
         made = []
         for (label, dataset), summary in zip(pieces, summaries, strict=True):
             where = f" ({label})" if label else ""
             made.append(
                 picture(
                     partial(_draw_map, dataset, axes, limits),
-                    alt=f"Maps of the energy drift against {axes.x} and {axes.y}, one per activation and solver"
-                    f"{where}. " + extremes_sentence(summary),
+                    alt=f"Maps of the energy drift against {axes.x} and {axes.y}{panels}{where}. "
+                    + extremes_sentence(summary),
                     caption=f"Energy drift against {axes.x} and {axes.y}{where}: colour is the median over "
-                    f"{study.pooled_words(dataset, *axes.kept)} of the largest |H(t) − H(0)| / |H(0)|, among members "
-                    f"that finished. Hatched: more than half {word}; printed in the cells: how many percent {word}.",
+                    f"{study.pooled_words(dataset, *axes.kept)} of the {when_word(summary)} |H(t) − H(0)| / |H(0)| "
+                    f"among members that finished. Hatched: more than half {word}; printed in the cells: how many "
+                    f"percent {word}.",
                     table=drift_table(summary, f"Quartiles of |{summary.variable}|{where}"),
                 )
             )
@@ -75,8 +78,8 @@ class DriftAgainstDt:
                     partial(_draw_drift, dataset),
                     alt=f"Energy drift against step size for each solver, one panel per activation{where}. "
                     + extremes_sentence(summary),
-                    caption=f"Largest relative energy drift over the run{where}: median and quartiles over "
-                    f"{study.pooled_words(dataset, *kept)}. {guides}",
+                    caption=f"The {when_word(summary)} relative energy drift of the run{where}: median and quartiles "
+                    f"over {study.pooled_words(dataset, *kept)}. {guides}",
                     table=drift_table(summary, f"Quartiles of |{summary.variable}|{where}"),
                 )
             )

@@ -22,7 +22,8 @@ _MOST_SPLITS = 4
 """Pictures of one kind in a report: with more, nobody compares them any longer, and axes are pooled instead."""
 
 _ZERO_IS_NONE = ("leak", "asymmetry")
-_KNOWN_AXES = ("activation", "solver", "weight_law", "neurons", "gain", "dt", *_ZERO_IS_NONE, *MEMBER_DIMS)
+_FIXED_AXES = ("activation", "solver", "neurons", "gain", "dt", *MEMBER_DIMS)
+_KNOWN_AXES = (*_FIXED_AXES, "weight_law", *_ZERO_IS_NONE)
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,12 @@ class Study:
         return [value_text(value) for value in self.dataset[dim].values]
 
     def require(self, *variables: str) -> None:
-        """Raise `JaxoscError` with one sentence when the dataset lacks a variable or one of the five fixed axes."""
-        for name in ("activation", "solver", "neurons", "gain", "dt"):
+        """Raise `JaxoscError` with one sentence when the dataset lacks a variable or an axis that every sweep has."""
+        for name in _FIXED_AXES:
             if name not in self.dataset.sizes:
                 raise JaxoscError(
-                    f"Got a dataset without the axis {name}, expected activation, solver, neurons, gain and dt: give "
-                    "that of a sweep, and keep axes that you select from (sel with a list)."
+                    f"Got a dataset without the axis {name}, expected {', '.join(_FIXED_AXES)}: give that of a "
+                    "sweep, and keep axes that you select from (sel with a list)."
                 )
         for name in variables:
             if name not in self.dataset:

@@ -30,7 +30,7 @@ from jaxosc.plotting import drift_summary
 from jaxosc.plotting.summaries import drift_variable, is_number_axis, value_text
 from jaxosc.simulate import simulate
 from jaxosc.solvers import ForwardEuler
-from jaxosc.sweeps import member
+from jaxosc.sweeps import member, spec_of
 
 if TYPE_CHECKING:
     import xarray
@@ -139,13 +139,23 @@ def _run_again(dataset: "xarray.Dataset", place: Mapping[str, int]) -> Trajector
     one = member(dataset, **labels)
     with precision(dataset):
         ts, dense = _times(one.dt, one.num_steps, one.field.size)
-        solution = simulate(one.field, one.y0, t1=float(ts[-1]), dt=one.dt, ts=ts, solver=one.solver, throw=False)
+        solution = simulate(
+            one.field,
+            one.y0,
+            t1=float(ts[-1]),
+            dt=one.dt,
+            ts=ts,
+            solver=one.solver,
+            escape_norm=spec_of(dataset).escape_norm,
+            throw=False,
+        )
         states = np.asarray(solution.ys, dtype=float)
         result = Result(int(solution.result))
         energies = np.asarray(one.field.energy(solution.ys), dtype=float)
         law = euler_law(one.field, np.asarray(one.y0), one.dt, ts) if isinstance(one.solver, ForwardEuler) else None
     taken = int(np.asarray(solution.stats["num_steps"]))
-    gone = (ts > one.dt * (taken - 0.5)) & (result != Result.successful)
+    # `taken` counts good steps only; the states kept after them repeat the last good one
+    gone = (ts > one.dt * (taken + 0.5)) & (result != Result.successful)
     return Trajectory(
         activation=value_text(labels["activation"]),
         solver=value_text(labels["solver"]),

@@ -5,7 +5,7 @@ from every start: axes of the field first, then those of the start. Members are 
 is run, so a million starts on a thousand networks do not copy a weight a million times.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from .._errors import JaxoscError
 from ..fields import AbstractField
 
-Pairing = Literal["zip", "product"]
+PAIRINGS = ("zip", "product")
 
 
 class Members(eqx.Module):
@@ -47,7 +47,7 @@ class Members(eqx.Module):
         return jax.tree.map(lambda leaf: leaf[indices] if eqx.is_array(leaf) else leaf, self.field), starts
 
 
-def pair_members(field: AbstractField, y0: Float[Array, "*batch n"], pairing: Pairing) -> Members:
+def pair_members(field: AbstractField, y0: Float[Array, "*batch n"], pairing: str) -> Members:
     """Pair the networks of `field` with the starts `y0` (..., n).
 
     **Raises:** `JaxoscError` when the axes do not broadcast (zip), and for an unknown pairing.
@@ -66,7 +66,7 @@ def pair_members(field: AbstractField, y0: Float[Array, "*batch n"], pairing: Pa
         shape = networks + starts
         padded_networks, padded_starts = networks + (1,) * len(starts), starts
     else:
-        raise JaxoscError(f"Got pairing = {pairing!r}, expected one of {', '.join(get_args(Pairing))}.")
+        raise JaxoscError(f"Got pairing = {pairing!r}, expected one of {', '.join(PAIRINGS)}.")
     return Members(
         field=_flattened(field),
         starts=y0.reshape(-1, y0.shape[-1]),

@@ -159,7 +159,7 @@ class Crossings(AbstractReducer):
         return {"period": period, "frequency": 1 / period, "period_spread": spread, "crossings": count}
 
 
-def relative_drift(energy: LaneValues, start: LaneValues) -> LaneValues:
+def relative_drift(energy: Float[Array, "*members"], start: Float[Array, "*members"]) -> Float[Array, "*members"]:
     """(H - H0) / max(|H0|, tiny), signed."""
     return (energy - start) / jnp.maximum(jnp.abs(start), jnp.finfo(start.dtype).tiny)
 

@@ -17,7 +17,7 @@ from ..fields import AbstractField, require_size
 from ..solvers import PoissonSplitting, lanes_of
 from .adaptive import AdaptiveOptions, run_adaptive
 from .engine import DEFAULT_ESCAPE_NORM, SaveTimes, run_lanes
-from .members import Members, Pairing, pair_members
+from .members import Members, pair_members
 from .reducers import AbstractReducer, FinalEnergyDrift
 from .solution import Solution
 from .steppers import stepper_of
@@ -33,12 +33,12 @@ def simulate(
     t1: Any,
     dt: Any = None,
     t0: Any = 0.0,
-    solver: diffrax.AbstractSolver | None = None,
+    solver: Any = None,
     save_every: int | None = None,
     ts: Any = None,
     reducers: tuple[AbstractReducer, ...] = (),
     throw: bool = True,
-    pairing: Pairing = "zip",
+    pairing: str = "zip",
     rtol: float | None = None,
     atol: float | None = None,
     escape_norm: float = DEFAULT_ESCAPE_NORM,
@@ -74,6 +74,7 @@ def simulate(
     each other; with `throw` also for a single run that failed.
     """
     solver = PoissonSplitting(2) if solver is None else solver
+    stepper_of(solver)  # tells what is no solver before anything is compiled
     adaptive = rtol is not None or atol is not None
     y0 = _checked_start(field, y0)
     _check_times(t0, t1, dt, adaptive, escape_norm)
@@ -104,7 +105,6 @@ def _fixed(
     num_steps, dt = _steps(*times)
     save, kept_at = _save_times(t0, dt, num_steps, *saving, members.starts.dtype)
     reducers = (FinalEnergyDrift(), *reducers)
-    stepper_of(solver)  # an unknown solver is told before anything is compiled
     traced = not is_concrete((members.field, members.starts, t0, dt, escape_norm))
     scalars = dict(t0=jnp.asarray(t0), dt=jnp.asarray(dt), escape_norm=jnp.asarray(escape_norm))
     width = members.count if traced else min(BLOCK_MEMBERS, members.count)

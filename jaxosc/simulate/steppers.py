@@ -79,10 +79,10 @@ class RungeKuttaStepper(AbstractStepper):
         """All stages in turn. Autonomous field: the nodes c of the tableau play no role."""
         slopes = [lanes.velocity(x) if memory is None else memory]
         for row in self.tableau.a_lower:
-            stage = computed_once(dt, lambda row=row: x + dt * _combination(row, slopes), x)
-            slopes.append(computed_once(dt, lambda stage=stage: lanes.velocity(stage), x))
+            stage = computed_once(dt, functools.partial(_moved, x, dt, row, slopes), x)
+            slopes.append(computed_once(dt, functools.partial(_velocity, lanes, stage), x))
         # With the last stage at the new state (SSAL), it is that state.
-        x1 = stage if self.tableau.ssal else x + dt * _combination(self.tableau.b_sol, slopes)
+        x1 = stage if self.tableau.ssal else _moved(x, dt, self.tableau.b_sol, slopes)
         return x1, slopes[-1] if self.tableau.fsal else None
 
 
@@ -136,6 +136,11 @@ def stepper_of(solver: Any) -> AbstractStepper:
     )
 
 
-def _combination(weights: Any, slopes: list[LaneStates]) -> LaneStates:
+def _moved(x: LaneStates, dt: Array, weights: Any, slopes: list[LaneStates]) -> LaneStates:
+    """x + dt times the weighted sum of the slopes."""
     terms = [float(weight) * slope for weight, slope in zip(weights, slopes, strict=True) if weight != 0]
-    return functools.reduce(operator.add, terms)
+    return x + dt * functools.reduce(operator.add, terms)
+
+
+def _velocity(lanes: Lanes, x: LaneStates) -> LaneStates:
+    return lanes.velocity(x)

@@ -141,12 +141,14 @@ def _texts(value: Any, seen: frozenset[int]) -> Iterator[str | bytes]:
 
 
 def _source(value: Any) -> str:
+    code = getattr(value, "__code__", None)
+    if code is not None and code.co_name == "<lambda>":
+        return _code_text(code)  # its source would be the whole statement around it
     try:
         return inspect.getsource(value)
     except (OSError, TypeError):
         # Typed at a prompt: no file to read, so the compiled code has to speak.
-        code = getattr(value, "__code__", None)
-        return _code_text(code) if code is not None else repr(value)
+        return repr(value) if code is None else _code_text(code)
 
 
 def _code_text(code: CodeType) -> str:

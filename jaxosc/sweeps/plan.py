@@ -223,7 +223,8 @@ class Plan:
         return table
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=110)
+        # Plain text also in a notebook, where rich would add escape codes to anything it prints.
+        console = Console(file=io.StringIO(), width=110, force_jupyter=False, force_terminal=False, color_system=None)
         console.print(self)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue().rstrip()

@@ -4,6 +4,7 @@ import operator
 from typing import ClassVar, Self, SupportsIndex
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
@@ -81,11 +82,20 @@ class LowRankSkew(AbstractWeight):
         return self.u.shape[:-2]
 
     def matrix(self) -> Float[Array, "*batch n n"]:
-        """The skew matrix, exactly skew; for rank 2 its entries may differ in the last bit in and out of `jax.jit`."""
-        n = self.size
-        uv = jnp.matmul(self.u, jnp.swapaxes(self.v, -1, -2), precision="highest")
-        vu = jnp.matmul(self.v, jnp.swapaxes(self.u, -1, -2), precision="highest")
-        return mirrored((uv - vu).reshape(*self.batch_shape, n * n), np.arange(n * n).reshape(n, n))
+        """The skew matrix, exactly; n^2 r operations, one column of U and V after the other."""
+        left = jnp.moveaxis(jnp.concatenate([self.u, self.v], axis=-1), -1, 0)
+        right = jnp.moveaxis(jnp.concatenate([self.v, -self.u], axis=-1), -1, 0)
+
+        def add_column(total: Array, columns: tuple[Array, Array]) -> tuple[Array, None]:
+            first, second = columns
+            return total + first[..., :, None] * second[..., None, :], None
+
+        # Not two matmuls: on CPU their last bits depend on the size of the batch (measured for 1, 3, 16, 64 members), and
+        # a member of an ensemble must not depend on its neighbours. The price: 5 times slower at n = 512, r = 256.
+        zeros = jnp.zeros((*self.batch_shape, self.size, self.size), self.u.dtype)
+        product, _ = jax.lax.scan(add_column, zeros, (left, right))
+        cells = self.size**2
+        return mirrored(product.reshape(*self.batch_shape, cells), np.arange(cells).reshape(self.size, self.size))
 
     def matvec(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
         """`W @ v`."""

@@ -149,8 +149,11 @@ def run_lanes(
         loop = _march(run, loop, at.steps)
         return loop, _between(run, loop, at.fractions)
 
-    loop, saved = jax.lax.scan(to_next_save, loop, save)
-    return run.finish(_march(run, loop, num_steps), saved)
+    # The end of the run is one more stop of the same loop: a loop of its own would be compiled a second time.
+    end = jnp.asarray(num_steps, save.steps.dtype)
+    fractions = None if save.fractions is None else jnp.append(save.fractions, 0)
+    loop, saved = jax.lax.scan(to_next_save, loop, SaveTimes(jnp.append(save.steps, end), fractions))
+    return run.finish(loop, saved[:-1])
 
 
 def _march(run: _Run, loop: _Loop, until: Any) -> _Loop:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import is_concrete
+from .._errors import JaxoscError
 from ..activations import AbstractActivation
 from ..fields import AbstractField, RateRNN, solve_energy_shift
 
@@ -114,7 +115,7 @@ def lanes_of(field: AbstractField) -> Lanes:
     that it costs nothing.
     """
     if len(field.batch_shape) > 1:
-        raise ValueError(f"Got a field with batch axes {field.batch_shape}, expected at most one: flatten them first.")
+        raise JaxoscError(f"Got a field with batch axes {field.batch_shape}, expected at most one: flatten them first.")
     weight, bias, leak = field.weight, field.bias, field.leak
     if weight.batch_shape:
         matrix, scales = jax.vmap(lambda w: (w.matrix(), w.energy_weights()), out_axes=-1)(weight)

@@ -90,8 +90,8 @@ class LowRankSkew(AbstractWeight):
             first, second = columns
             return total + first[..., :, None] * second[..., None, :], None
 
-        # Not two matmuls: on CPU their last bits depend on the size of the batch (measured for 1, 3, 16, 64 members), and
-        # a member of an ensemble must not depend on its neighbours. The price: 5 times slower at n = 512, r = 256.
+        # Not two matmuls: on CPU their last bits depend on the size of the batch (seen for 1, 3, 16, 64 members), and a
+        # member of an ensemble must not depend on its neighbours. The price: 5 times slower at n = 512, r = 256.
         zeros = jnp.zeros((*self.batch_shape, self.size, self.size), self.u.dtype)
         product, _ = jax.lax.scan(add_column, zeros, (left, right))
         cells = self.size**2

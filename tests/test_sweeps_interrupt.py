@@ -65,9 +65,7 @@ def stopped(tmp_path: Path, repository: Path, number: int) -> tuple[Path, subpro
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
-def test_stopped_sweep_continues_to_the_same_bits(
-    number: int, tmp_path: Path, repository: Path, whole: xarray.Dataset
-):
+def test_stopped_sweep_continues_to_the_same_bits(number: int, tmp_path: Path, repository: Path, whole: xarray.Dataset):
     path, ended = stopped(tmp_path, repository, number)
     if number == signal.SIGINT:
         assert ended.returncode == 130, ended.stderr

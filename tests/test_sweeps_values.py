@@ -174,7 +174,7 @@ def test_weight_file_gives_the_same_as_its_matrix(tmp_path: Path):
     np.testing.assert_allclose(here.final_norm, solution.reduced["final_norm"], rtol=1e-12)
 
 
-USER_FILE = '''
+USER_FILE = """
 import equinox as eqx
 import jax.numpy as jnp
 
@@ -184,7 +184,7 @@ def softer(y):
 def add_drive(field, value):
     drive = value * jnp.ones(field.size, field.dtype)
     return eqx.tree_at(lambda f: f.bias, field, drive, is_leaf=lambda leaf: leaf is None)
-'''
+"""
 
 
 def test_custom_axis_and_activation_from_a_users_file(tmp_path: Path):

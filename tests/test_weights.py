@@ -339,8 +339,8 @@ def test_spectral_scales_are_comparable(row):
     assert 0.9 < largest.mean() < 2.6
 
 
-# Every recipe of `random` in float32, and in float64 the three ways to draw: normal, uniform, lognormal.
-DRAWS = [(row, jnp.float32) for row in ROWS.values()]
+# Every class in float32, and in float64 the three ways to draw: normal, uniform, lognormal.
+DRAWS = [(row, jnp.float32) for name, row in ROWS.items() if name not in ("chain", "rank2", "star")]
 DRAWS += [(ROWS[name], jnp.float64) for name in ("dense", "blocks", "symmetrizable")]
 
 

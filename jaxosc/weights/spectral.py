@@ -26,7 +26,8 @@ class RotationBlocks(AbstractWeight):
 
     Args:
         angular_frequencies: omega, shape (..., n // 2), in radians per unit time; the sign is the sense of
-        rotation. size: n, twice their number (the default) or one more.
+            rotation.
+        size: n, twice their number (the default) or one more.
 
     Raises `JaxoscError` when the size does not fit their number, there is none, or one is not finite.
     """

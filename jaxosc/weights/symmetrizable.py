@@ -14,7 +14,7 @@ from jaxosc._errors import JaxoscError
 
 from ._base import AbstractWeight
 from ._checks import Values, check_vector, checked_dtype, checked_parameters, checked_size
-from ._draws import normals
+from ._draws import normals, times
 from .dense import DenseSkew
 
 
@@ -22,7 +22,7 @@ class Symmetrizable(AbstractWeight):
     """W = S diag(d), S skew and d > 0: D^(1/2) W D^(-1/2) is skew, and sum_i d_i potential(y_i) is conserved.
 
     The parameter is log d. It is held within +-log(largest float)/2 before exponentiation, so d is positive
-    and finite whatever a fit does to it; outside that range (d below 5e-20 or above 2e19 in float32) its
+    and finite whatever a fit does to it; outside that range (d below 8e-20 or above 1e19 in float32) its
     gradient is zero.
 
     Args:
@@ -38,8 +38,8 @@ class Symmetrizable(AbstractWeight):
     skew: ClassVar[bool] = False
     hollow: ClassVar[bool] = True
     law: ClassVar[str] = (
-        "S has the law of DenseSkew and d is independent of it, lognormal with mean 1: "
-        "log d ~ N(-spread^2/2, spread^2), spread 0.5 unless given."
+        "S has the law of DenseSkew times exp(-spread^2/2) and d is independent of it, lognormal: "
+        "log d ~ N(0, spread^2), spread 0.5 unless given."
     )
 
     def __init__(self, skew_part: AbstractWeight, log_energy_weights: Values) -> None:
@@ -60,14 +60,23 @@ class Symmetrizable(AbstractWeight):
     def from_energy_weights(cls, skew_part: AbstractWeight, d: Values) -> Self:
         """The weight S diag(d) of given d > 0, shape (..., n).
 
-        `energy_weights()` returns d to about one rounding of log d. Raises `JaxoscError` where a concrete d
-        is not positive; a traced one is checked when the program runs (`eqx.error_if`).
+        `energy_weights()` returns d to about one rounding of log d. Raises `JaxoscError` where a concrete d is not
+        positive or outside the range of the class; a traced one is checked when the program runs (`eqx.error_if`).
         """
-        values = checked_parameters("Symmetrizable.from_energy_weights", d, axes=1)
+        values = checked_parameters("Symmetrizable.from_energy_weights", d, axes=1).astype(skew_part.dtype)
         require_positive("d", values)
-        if not is_concrete(values):
-            values = eqx.error_if(values, ~(values > 0), "Symmetrizable needs every d > 0.")
-        return cls(skew_part, jnp.log(values.astype(skew_part.dtype)))
+        log_d = jnp.log(values)
+        limit = _log_limit(skew_part.dtype)
+        outside = ~(jnp.abs(log_d) <= limit)
+        if not is_concrete(outside):
+            log_d = eqx.error_if(log_d, outside, "Symmetrizable needs every d > 0, and neither tiny nor huge.")
+        elif outside.any():
+            raise JaxoscError(
+                f"Symmetrizable.from_energy_weights got d from {float(values.min()):.3g} to {float(values.max()):.3g}, "
+                f"expected {math.exp(-limit):.1g} to {math.exp(limit):.1g} in {skew_part.dtype.name}; divide d by its "
+                "mean and multiply S by it."
+            )
+        return cls(skew_part, log_d)
 
     @classmethod
     def random(
@@ -79,22 +88,24 @@ class Symmetrizable(AbstractWeight):
         gain: ArrayLike = 1.0,
         dtype: DTypeLike = float,
     ) -> Self:
-        """S of `DenseSkew.random`, d lognormal with mean 1; spread 0 gives d = 1.
+        """S like `DenseSkew.random`, d lognormal with median 1; spread 0 gives d = 1.
 
-        As d has mean 1 and is independent of S, the mean square frequency is that of `DenseSkew`, whatever
-        the spread. The largest frequency and the spectral norm are larger: near 2.2 and 3.2 gain for n = 64.
-        Raises `JaxoscError` also for a spread that is negative or not finite.
+        The factor of S makes the mean square frequency that of `DenseSkew` whatever the spread, as d is independent
+        of S and its mean is exp(spread^2/2). The largest frequency and the spectral norm are larger: near 2.2 and
+        3.2 gain for n = 64. Raises `JaxoscError` also for a spread that is negative or not finite.
         """
         size = checked_size("Symmetrizable", n)
         if not 0 <= spread < math.inf:
             raise JaxoscError(
                 f"Symmetrizable got spread={spread}, expected a finite spread >= 0; leave it out for 0.5."
             )
+        real = checked_dtype(dtype)
         skew_key, weight_key = jax.random.split(key)
-        draws = normals(weight_key, (size,), checked_dtype(dtype))
-        # The barrier keeps the product from being fused into the difference under jit, see `normals`.
-        log_d = jax.lax.optimization_barrier(spread * draws) - spread**2 / 2
-        return cls(DenseSkew.random(skew_key, size, gain=gain, dtype=dtype), log_d)
+        # A mean of 1 for d would need a difference in log d: under jit on CPU it is fused with the product before it,
+        # and the draw is another in its last bit than outside jit. Products alone are not touched.
+        scale = math.exp(-(spread**2) / 2) / math.sqrt(size)
+        entries = times(normals(skew_key, (size * (size - 1) // 2,), real), scale, gain)
+        return cls(DenseSkew(entries), times(normals(weight_key, (size,), real), spread, 1.0))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -103,7 +114,7 @@ class Symmetrizable(AbstractWeight):
 
     def energy_weights(self) -> Float[Array, "*batch n"]:
         """d > 0, finite: `sum_i d_i potential(y_i)` is conserved."""
-        limit = math.floor(0.5 * math.log(float(jnp.finfo(self.log_energy_weights.dtype).max)))
+        limit = _log_limit(self.dtype)
         return jnp.exp(jnp.clip(self.log_energy_weights, -limit, limit))
 
     def matrix(self) -> Float[Array, "*batch n n"]:
@@ -118,3 +129,8 @@ class Symmetrizable(AbstractWeight):
     def scaled(self, gain: ArrayLike) -> Self:
         """The weight of `gain * W`: S takes the gain, d stays."""
         return eqx.tree_at(lambda w: w.skew_part, self, self.skew_part.scaled(gain))
+
+
+def _log_limit(dtype: jnp.dtype) -> int:
+    """The largest |log d|: half of what exp can hold, so that products of two d stay finite."""
+    return math.floor(0.5 * math.log(float(jnp.finfo(dtype).max)))

@@ -31,6 +31,7 @@ from .activations import (
     Softsign as Softsign,
     Tanh as Tanh,
 )
+from .audit import Audit as Audit, Finding as Finding, audit as audit
 from .fields import (
     AbstractField as AbstractField,
     CurrentRNN as CurrentRNN,
@@ -39,9 +40,11 @@ from .fields import (
 )
 from .simulate import (
     AbstractReducer as AbstractReducer,
+    Checkpointed as Checkpointed,
     Crossings as Crossings,
     EnergyDrift as EnergyDrift,
     Norms as Norms,
+    Reversible as Reversible,
     Solution as Solution,
     simulate as simulate,
 )

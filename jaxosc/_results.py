@@ -14,6 +14,7 @@ class Result(enum.IntEnum):
     non_finite = 2
     max_steps_reached = 3
     solver_failed = 4
+    irreversible = 5
 
     @property
     def advice(self) -> str:
@@ -32,5 +33,9 @@ _ADVICE = {
         "the state became NaN or infinite within one step: take a smaller dt, and look for NaN in weight, bias and y0."
     ),
     Result.max_steps_reached: "the step-size controller used up `max_steps`: raise it, or loosen rtol and atol.",
+    Result.irreversible: (
+        "the run back did not find its start again, as chaos has amplified the roundings: its reversible gradient would"
+        " be wrong, so take adjoint=jo.Checkpointed(), a shorter run, or PoissonSplitting(lattice=True)."
+    ),
     Result.solver_failed: "the solver reported a failure of its own: try a smaller dt or another solver.",
 }

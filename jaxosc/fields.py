@@ -1,7 +1,8 @@
 """Vector fields of the two forms of an oscillating network, with what they conserve.
 
-Current form  dy/dt = W sigma(y) + b - leak y  and rate form  dr/dt = sigma(W r + b) - leak r. With skew W, or with
-hidden skewness W = S diag(d), the current form is a constant Poisson system y' = S grad H(y), so
+Current form  dy/dt = W sigma(y) + b + u(t) - leak y  and rate form  dr/dt = sigma(W r + b + u(t)) - leak r, where the
+input u(t) is the `drive`. With skew W, or with hidden skewness W = S diag(d), the current form without leak and drive
+is a constant Poisson system y' = S grad H(y), so
 
     H(y) = sum_i d_i Phi(y_i),   Phi' = sigma,
 
@@ -12,6 +13,7 @@ Integration*, VII.2 for constant Poisson systems.
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -37,10 +39,11 @@ class AbstractField(eqx.Module):
     activation: eqx.AbstractVar[AbstractActivation]
     bias: eqx.AbstractVar[Float[Array, "*batch n"] | None]
     leak: eqx.AbstractVar[Float[Array, "*#batch"]]
+    drive: eqx.AbstractVar[Callable[[Any], Float[Array, " n"]] | None]
 
     @abc.abstractmethod
     def __call__(self, t: Any, y: Float[Array, " n"], args: Any) -> Float[Array, " n"]:
-        """The time derivative of the state `y` (n,), in 1/time; `t` and `args` are not used (autonomous field)."""
+        """The time derivative of the state `y` (n,), in 1/time; only a drive looks at `t`, nothing at `args`."""
 
     @abc.abstractmethod
     def energy(self, y: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
@@ -66,9 +69,13 @@ class AbstractField(eqx.Module):
         """The floating dtype of the parameters."""
         return _dtype_of(self.weight)
 
+    def input_at(self, t: Any) -> Float[Array, "*#batch n"] | None:
+        """b + u(t), what the network receives from outside at time `t`; None when there is neither."""
+        return driven_bias(self.bias, self.drive, t)
+
 
 class CurrentRNN(AbstractField):
-    """Current form: dy/dt = W sigma(y) + b - leak y.
+    """Current form: dy/dt = W sigma(y) + b + u(t) - leak y.
 
     `energy(y)` is H(y) = sum_i d_i Phi(y_i), d = 1 unless the weight is `Symmetrizable`. With a bias in the range of
     S it is H(y) + c.y where S c = b (c by least squares; if b is not in the range no such energy is conserved). A leak
@@ -80,23 +87,28 @@ class CurrentRNN(AbstractField):
     - `activation`: elementwise sigma; default `jo.Tanh()`.
     - `bias`: (n,) or None.
     - `leak`: rate in 1/time, a scalar (or one per network of a batch).
+    - `drive`: u(t), a function of the time that returns (n,), or None. A batch of networks shares it. An Equinox module
+      may carry parameters, which are then differentiable. While it drives, `energy` is not conserved.
 
-    **Raises:** `JaxoscError` for a bias of another length and for NaN in any parameter.
+    **Raises:** `JaxoscError` for a bias or drive of another length and for NaN in any parameter.
     """
 
     weight: AbstractWeight
     activation: AbstractActivation
     bias: Float[Array, "*batch n"] | None
     leak: Float[Array, "*#batch"]
+    drive: Callable[[Any], Float[Array, " n"]] | None
 
-    def __init__(self, weight: Any, activation: Any = None, bias: Any = None, leak: Any = 0.0):
-        self.weight, self.activation, self.bias, self.leak = _checked_parts(weight, activation, bias, leak)
+    def __init__(self, weight: Any, activation: Any = None, bias: Any = None, leak: Any = 0.0, drive: Any = None):
+        parts = _checked_parts(weight, activation, bias, leak, drive)
+        self.weight, self.activation, self.bias, self.leak, self.drive = parts
 
     def __call__(self, t: Any, y: Float[Array, " n"], args: Any) -> Float[Array, " n"]:
         """dy/dt at the state `y` (n,)."""
         require_size(self, y)
         rate = self.weight.matvec(self.activation(y)) - self.leak * y
-        return rate if self.bias is None else rate + self.bias
+        inflow = self.input_at(t)
+        return rate if inflow is None else rate + inflow
 
     def energy(self, y: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """H of the states `y` (..., n); see the class for the bias."""
@@ -112,11 +124,11 @@ class CurrentRNN(AbstractField):
 
 
 class RateRNN(AbstractField):
-    """Rate form: dr/dt = sigma(W r + b) - leak r.
+    """Rate form: dr/dt = sigma(W r + b + u(t)) - leak r.
 
-    y = W r + b obeys the current form without bias, so `energy(r)` is H(W r + b); what lies in ker W is seen in r but
-    not in y. `casimirs(r)` are c.(W r + b): the same number c.b for every r, which makes them a check and not news.
-    With n odd and c.b != 0 the state r drifts linearly along c although y does not.
+    Without drive y = W r + b obeys the current form without bias, so `energy(r)` is H(W r + b); what lies in ker W is
+    seen in r but not in y. `casimirs(r)` are c.(W r + b): the same number c.b for every r, which makes them a check and
+    not news. With n odd and c.b != 0 the state r drifts linearly along c although y does not.
 
     **Arguments** and **Raises:** as `jo.CurrentRNN`; leak pulls r to zero and y to b.
     """
@@ -125,17 +137,21 @@ class RateRNN(AbstractField):
     activation: AbstractActivation
     bias: Float[Array, "*batch n"] | None
     leak: Float[Array, "*#batch"]
+    drive: Callable[[Any], Float[Array, " n"]] | None
 
-    def __init__(self, weight: Any, activation: Any = None, bias: Any = None, leak: Any = 0.0):
-        self.weight, self.activation, self.bias, self.leak = _checked_parts(weight, activation, bias, leak)
+    def __init__(self, weight: Any, activation: Any = None, bias: Any = None, leak: Any = 0.0, drive: Any = None):
+        parts = _checked_parts(weight, activation, bias, leak, drive)
+        self.weight, self.activation, self.bias, self.leak, self.drive = parts
 
     def __call__(self, t: Any, y: Float[Array, " n"], args: Any) -> Float[Array, " n"]:
         """dr/dt at the state r, here called `y` (n,) as Diffrax does."""
         require_size(self, y)
-        return self.activation(self.preactivation(y)) - self.leak * y
+        inflow = self.input_at(t)
+        argument = self.weight.matvec(y)
+        return self.activation(argument if inflow is None else argument + inflow) - self.leak * y
 
     def preactivation(self, r: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-        """y = W r + b of the states `r` (..., n): the state of the equivalent current form."""
+        """y = W r + b of the states `r` (..., n): the state of the equivalent current form (without drive)."""
         y = jnp.vectorize(self.weight.matvec, signature="(n)->(n)")(r)
         return y if self.bias is None else y + jnp.broadcast_to(self.bias, y.shape)
 
@@ -195,6 +211,18 @@ def solve_energy_shift(
     return jnp.linalg.lstsq(skew, bias)[0]
 
 
+def driven_bias(
+    bias: Float[Array, "*batch n"] | None, drive: Callable[[Any], Array] | None, t: Any
+) -> Float[Array, "*batch n"] | None:
+    """bias + drive(t), where either may be missing; None when both are."""
+    if drive is None:
+        return bias
+    inflow = drive(t)
+    if bias is None:
+        return inflow
+    return bias + jnp.broadcast_to(inflow.astype(bias.dtype), bias.shape)
+
+
 def weighted_sum(values: Float[Array, "*batch n"], weights: Float[Array, " n"] | None) -> Float[Array, "*batch"]:
     """sum_i weights_i values_i over the last axis; weights None means ones."""
     if weights is None:
@@ -221,7 +249,7 @@ def _dtype_of(tree: Any) -> np.dtype:
     return jnp.result_type(*[leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)])
 
 
-def _checked_parts(weight: Any, activation: Any, bias: Any, leak: Any) -> tuple[Any, Any, Any, Any]:
+def _checked_parts(weight: Any, activation: Any, bias: Any, leak: Any, drive: Any) -> tuple[Any, Any, Any, Any, Any]:
     if not isinstance(weight, AbstractWeight):
         weight = Unconstrained(jnp.asarray(weight))
     activation = Tanh() if activation is None else activation
@@ -240,4 +268,31 @@ def _checked_parts(weight: Any, activation: Any, bias: Any, leak: Any) -> tuple[
         require_finite("bias", bias)
     leak = jnp.asarray(leak, dtype)
     require_finite("leak", leak)
-    return weight, activation, bias, leak
+    return weight, activation, bias, leak, _checked_drive(drive, weight.size, dtype)
+
+
+class _Drive(eqx.Module):
+    """A drive whose result has the dtype of the network."""
+
+    function: Callable[[Any], Any]
+    dtype: np.dtype = eqx.field(static=True)
+
+    def __call__(self, t: Any) -> Float[Array, " n"]:
+        return jnp.asarray(self.function(t), self.dtype)
+
+
+def _checked_drive(drive: Any, size: int, dtype: np.dtype) -> _Drive | None:
+    """The drive as a module whose leaves are arrays: what JAX can carry, whatever function it was."""
+    if drive is None or isinstance(drive, _Drive):
+        return drive
+    if not callable(drive):
+        raise JaxoscError(f"Got the drive {drive!r}, expected a function of the time: pass lambda t: ... or None.")
+    function: Any = drive if isinstance(drive, eqx.Module) else jax.tree_util.Partial(drive)
+    wrapped = _Drive(function, dtype)
+    shape = jax.eval_shape(wrapped, jax.ShapeDtypeStruct((), dtype)).shape
+    if shape != (size,):
+        raise JaxoscError(
+            f"Got a drive that returns shape {shape}, expected ({size},) for n = {size} neurons: return one"
+            " input for each."
+        )
+    return wrapped

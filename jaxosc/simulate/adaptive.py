@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from .._results import Result
 from ..fields import AbstractField
+from .members import batch_axes
 from .reducers import relative_drift
 
 
@@ -39,8 +40,7 @@ def run_adaptive(
 
     **Returns:** states (members, times, n), result codes, steps taken and energy drift at `t1` (members,).
     """
-    shared = not field.batch_shape
-    axes = jax.tree.map(lambda _: None if shared else 0, field)
+    axes = batch_axes(field) if field.batch_shape else None
 
     def one(field: AbstractField, y0: Array) -> tuple[Array, Array, Array, Array]:
         solution = diffrax.diffeqsolve(

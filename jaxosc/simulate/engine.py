@@ -47,7 +47,7 @@ class LaneRun(eqx.Module):
     saved: Float[Array, "times n lanes"] | None = None
 
 
-class _Loop(eqx.Module):
+class Loop(eqx.Module):
     """What travels through the loop."""
 
     step: Int[Array, ""]
@@ -58,7 +58,7 @@ class _Loop(eqx.Module):
     states: tuple[PyTree, ...]
 
 
-class _Run(eqx.Module):
+class Run(eqx.Module):
     """What stays the same through the loop."""
 
     lanes: Lanes
@@ -68,43 +68,46 @@ class _Run(eqx.Module):
     dt: Float[Array, ""]
     escape_norm: Float[Array, ""]
 
-    def start(self, x: Float[Array, "n lanes"]) -> _Loop:
+    def start(self, x: Float[Array, "n lanes"]) -> Loop:
         count = jnp.zeros(x.shape[-1:], jnp.int32)
         states = tuple(reducer.init(self.lanes, x) for reducer in self.reducers)
         memory = self.stepper.init(self.lanes, self.t0, self.dt, x)
-        return _Loop(jnp.zeros((), jnp.int32), x, count.astype(jnp.int8), count, memory, states)
+        return Loop(jnp.zeros((), jnp.int32), x, count.astype(jnp.int8), count, memory, states)
 
-    def trial(self, loop: _Loop) -> tuple[Array, PyTree]:
+    def trial(self, loop: Loop) -> tuple[Array, PyTree]:
         """The states one step later, before anybody asks whether they are allowed."""
-        t = self.t0 + loop.step.astype(self.dt.dtype) * self.dt
-        return self.stepper.step(self.lanes, t, self.dt, loop.x, loop.memory)
+        return self.stepper.step(self.lanes, self.time(loop.step), self.dt, loop.x, loop.memory)
 
-    def advance(self, loop: _Loop) -> _Loop:
+    def time(self, step: Array) -> Array:
+        """When step number `step` begins."""
+        return self.t0 + step.astype(self.dt.dtype) * self.dt
+
+    def advance(self, loop: Loop) -> Loop:
         """One step, after which lanes that left are frozen at their last good state, and the cheap reducers."""
         x, memory = self.trial(loop)
         squared = jnp.sum(x * x, axis=0)
         alive = loop.result == Result.successful
         # Written so that NaN counts as outside.
         inside = squared <= self.escape_norm**2
-        leaving = jnp.where(jnp.isfinite(squared), Result.escaped, Result.non_finite).astype(jnp.int8)
+        leaving = jnp.where(jnp.isfinite(squared), Result.escaped, self.stepper.nan_means).astype(jnp.int8)
         moving = alive & inside
         x = jnp.where(moving[None, :], x, loop.x)
         states = self._update(loop.states, loop, x, sampled=False)
         result = jnp.where(alive & ~inside, leaving, loop.result)
-        return _Loop(loop.step + 1, x, result, loop.num_steps + moving, memory, states)
+        return Loop(loop.step + 1, x, result, loop.num_steps + moving, memory, states)
 
-    def sample(self, loop: _Loop) -> _Loop:
+    def sample(self, loop: Loop) -> Loop:
         """The look of the sampled reducers at the present state."""
         states = self._update(loop.states, loop, loop.x, sampled=True)
         return eqx.tree_at(lambda loop: loop.states, loop, states)
 
-    def finish(self, loop: _Loop, saved: Array | None) -> LaneRun:
+    def finish(self, loop: Loop, saved: Array | None) -> LaneRun:
         reduced: dict[str, Array] = {}
         for reducer, state in zip(self.reducers, loop.states, strict=True):
             reduced |= reducer.finish(state, self.lanes, loop.x, self.dt)
         return LaneRun(loop.x, loop.result, loop.num_steps, reduced, saved)
 
-    def _update(self, states: tuple[PyTree, ...], loop: _Loop, x: Array, sampled: bool) -> tuple[PyTree, ...]:
+    def _update(self, states: tuple[PyTree, ...], loop: Loop, x: Array, sampled: bool) -> tuple[PyTree, ...]:
         return tuple(
             reducer.update(state, self.lanes, loop.step, loop.x, x) if reducer.sampled is sampled else state
             for reducer, state in zip(self.reducers, states, strict=True)
@@ -122,6 +125,7 @@ def run_lanes(
     num_steps: Any,
     escape_norm: Any = DEFAULT_ESCAPE_NORM,
     save: SaveTimes | None = None,
+    segments: int = 0,
 ) -> LaneRun:
     """Run `num_steps` steps of size `dt` in every lane.
 
@@ -133,20 +137,21 @@ def run_lanes(
     - `t0`, `dt`, `escape_norm`: scalars, may be traced.
     - `num_steps`: an int32 scalar (may be traced; early end; forward derivatives only), or a Python int (a scan).
     - `save`: which states to keep; none by default.
+    - `segments`: keep that many checkpoints for differentiation backward, instead of all steps (0).
 
     **Returns:** a `LaneRun`. Call it inside a `jax.jit` of your own. **Raises:** as `stepper_of`.
     """
     dtype = y0.dtype
     scalars = [jnp.asarray(value, dtype) for value in (t0, dt, escape_norm)]
-    run = _Run(lanes, stepper_of(solver), reducers, *scalars)
+    run = Run(lanes, stepper_of(solver), reducers, *scalars)
     loop = run.start(y0)
     if save is None:
-        return run.finish(_march(run, loop, num_steps), None)
+        return run.finish(march(run, loop, num_steps, segments), None)
     if isinstance(num_steps, int):
-        return _scan_and_gather(run, loop, num_steps, save)
+        return _scan_and_gather(run, loop, num_steps, save, segments)
 
-    def to_next_save(loop: _Loop, at: SaveTimes) -> tuple[_Loop, Array]:
-        loop = _march(run, loop, at.steps)
+    def to_next_save(loop: Loop, at: SaveTimes) -> tuple[Loop, Array]:
+        loop = march(run, loop, at.steps)
         return loop, _between(run, loop, at.fractions)
 
     # The end of the run is one more stop of the same loop: a loop of its own would be compiled a second time.
@@ -156,20 +161,24 @@ def run_lanes(
     return run.finish(loop, saved[:-1])
 
 
-def _march(run: _Run, loop: _Loop, until: Any) -> _Loop:
+def march(run: Run, loop: Loop, until: Any, segments: int = 0) -> Loop:
     """Advance to the step number `until`, sampling every `SAMPLE_EVERY` steps."""
     if isinstance(until, int):
         strides, rest = divmod(until, SAMPLE_EVERY)
-        loop = _scan(lambda loop: run.sample(_scan(run.advance, loop, SAMPLE_EVERY)), loop, strides)
+
+        def stride_of(loop: Loop, _: None) -> tuple[Loop, None]:
+            return run.sample(_scan(run.advance, loop, SAMPLE_EVERY)), None
+
+        loop, _ = scan_in_segments(stride_of, loop, strides, segments)
         return _scan(run.advance, loop, rest)
 
-    def stride(loop: _Loop) -> _Loop:
+    def stride(loop: Loop) -> Loop:
         # Samples fall on multiples of SAMPLE_EVERY whether or not the run stops to save in between.
         target = jnp.minimum((loop.step // SAMPLE_EVERY + 1) * SAMPLE_EVERY, until)
         loop = jax.lax.fori_loop(loop.step, target, lambda _, loop: run.advance(loop), loop)
         return _sample_if_due(run, loop)
 
-    def unfinished(loop: _Loop) -> Array:
+    def unfinished(loop: Loop) -> Array:
         return (loop.step < until) & jnp.any(loop.result == Result.successful)
 
     loop = jax.lax.while_loop(unfinished, stride, loop)
@@ -177,52 +186,76 @@ def _march(run: _Run, loop: _Loop, until: Any) -> _Loop:
     return eqx.tree_at(lambda loop: loop.step, loop, jnp.maximum(loop.step, until))
 
 
-def _sample_if_due(run: _Run, loop: _Loop) -> _Loop:
+def _sample_if_due(run: Run, loop: Loop) -> Loop:
     due = loop.step % SAMPLE_EVERY == 0
     # A lambda, since JAX hashes the function and a bound method hashes the arrays of its module.
     return jax.lax.cond(due, lambda loop: run.sample(loop), lambda loop: loop, loop)
 
 
-def _scan(function: Callable[[_Loop], _Loop], loop: _Loop, length: int) -> _Loop:
+def scan_in_segments(body: Callable[..., Any], loop: Loop, length: int, segments: int) -> tuple[Loop, Any]:
+    """`jax.lax.scan` of `length` turns; differentiated backward it keeps `segments` states (0: all) and computes again.
+
+    Turns that do not fill a segment follow at the end.
+    """
+    if not segments or length <= segments:
+        return jax.lax.scan(body, loop, length=length)
+    turns, rest = divmod(length, segments)
+
+    @jax.checkpoint
+    def segment(loop: Loop, _: None) -> tuple[Loop, Any]:
+        return jax.lax.scan(body, loop, length=turns)
+
+    loop, kept = jax.lax.scan(segment, loop, length=segments)
+    loop, last = jax.lax.scan(body, loop, length=rest)
+    kept = jax.tree.map(lambda a, b: jnp.concatenate([a.reshape(-1, *a.shape[2:]), b]), kept, last)
+    return loop, kept
+
+
+def _scan(function: Callable[[Loop], Loop], loop: Loop, length: int) -> Loop:
     return jax.lax.scan(lambda loop, _: (function(loop), None), loop, length=length)[0]
 
 
-def _between(run: _Run, loop: _Loop, fraction: Array | None) -> Array:
+def _between(run: Run, loop: Loop, fraction: Array | None) -> Array:
     """The states `fraction` of a step later, by the cubic Hermite polynomial; frozen lanes as they are."""
     if fraction is None:
         return loop.x
     after, _ = run.trial(loop)
-    between = hermite(run, loop.x, after, fraction)
+    between = hermite(run, loop.step, loop.x, after, fraction)
     return jnp.where((loop.result == Result.successful)[None, :], between, loop.x)
 
 
-def hermite(run: _Run, before: Array, after: Array, fraction: Array) -> Array:
-    """The cubic that has the states and slopes at both ends of a step, at `fraction` of it: error O(dt^4)."""
+def hermite(run: Run, step: Array, before: Array, after: Array, fraction: Array) -> Array:
+    """The cubic that has the states and slopes at both ends of step number `step`, at `fraction` of it: O(dt^4)."""
     zero, one = jnp.zeros_like(run.dt), jnp.ones_like(run.dt)
+    t = run.time(step)
     polynomial = diffrax.ThirdOrderHermitePolynomialInterpolation(
         t0=zero,
         t1=one,
         y0=before,
         y1=after,
-        k0=run.dt * run.lanes.velocity(before),
-        k1=run.dt * run.lanes.velocity(after),
+        k0=run.dt * run.lanes.velocity(t, before),
+        k1=run.dt * run.lanes.velocity(t + run.dt, after),
     )
     return polynomial.evaluate(fraction)
 
 
-def _scan_and_gather(run: _Run, loop: _Loop, num_steps: int, save: SaveTimes) -> LaneRun:
+def _scan_and_gather(run: Run, loop: Loop, num_steps: int, save: SaveTimes, segments: int) -> LaneRun:
     """The differentiable run with saving: backward differentiation stores every state anyway, so keep and pick."""
 
-    def body(loop: _Loop, _: None) -> tuple[_Loop, Array]:
+    def body(loop: Loop, _: None) -> tuple[Loop, Array]:
         loop = run.advance(loop)
         sampled = _sample_if_due(run, loop)
         return sampled, loop.x
 
     start = loop.x
-    loop, later = jax.lax.scan(body, loop, length=num_steps)
+    loop, later = scan_in_segments(body, loop, num_steps, segments)
     states = jnp.concatenate([start[None], later])
     saved = states[save.steps]
     if save.fractions is not None:
-        following = states[jnp.minimum(save.steps + 1, num_steps)]
-        saved = jax.vmap(lambda a, b, s: hermite(run, a, b, s))(saved, following, save.fractions)
+        saved = between_steps(run, save, saved, states[jnp.minimum(save.steps + 1, num_steps)])
     return run.finish(loop, saved)
+
+
+def between_steps(run: Run, save: SaveTimes, before: Array, after: Array) -> Float[Array, "times n lanes"]:
+    """The states at the fractions of `save`, from those (times, n, lanes) before and after."""
+    return jax.vmap(lambda k, a, b, s: hermite(run, k, a, b, s))(save.steps, before, after, save.fractions)

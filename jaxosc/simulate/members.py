@@ -44,7 +44,18 @@ class Members(eqx.Module):
         if not self.field.batch_shape:
             return self.field, starts
         indices = self.field_index[picked]
-        return jax.tree.map(lambda leaf: leaf[indices] if eqx.is_array(leaf) else leaf, self.field), starts
+        pick = jax.tree.map(
+            lambda leaf, axis: leaf if axis is None else leaf[indices], self.field, batch_axes(self.field)
+        )
+        return pick, starts
+
+
+def batch_axes(field: AbstractField) -> Any:
+    """For `jax.vmap` over the networks of a flattened batch: 0 at every array, None at the drive, which all share."""
+    axes = jax.tree.map(lambda _: 0, field)
+    return eqx.tree_at(
+        lambda f: f.drive, axes, jax.tree.map(lambda _: None, field.drive), is_leaf=lambda leaf: leaf is None
+    )
 
 
 def pair_members(field: AbstractField, y0: Float[Array, "*batch n"], pairing: str) -> Members:

@@ -1,14 +1,14 @@
 """One step of a fixed-step solver in every lane at once: the seam through which solvers enter the engine.
 
-`stepper_of` chooses: forward Euler and Poisson splitting have steps of their own, every explicit Runge-Kutta solver of
-Diffrax is run from its public tableau, and any other Diffrax solver is called lane by lane under `jax.vmap`.
+`stepper_of` chooses: the package's own solvers have steps of their own, every explicit Runge-Kutta solver of Diffrax is
+run from its public tableau, and any other Diffrax solver is called lane by lane under `jax.vmap`.
 """
 
 import abc
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -17,15 +17,43 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._errors import JaxoscError
-from ..solvers import ForwardEuler, Lanes, PoissonSplitting
+from .._results import Result
+from ..solvers import DiscreteGradient, ForwardEuler, Lanes, PairSplitting, PoissonSplitting
+from ..solvers.compositions import SWEEPS_PER_STEP
+from ..solvers.discrete_gradient import discrete_gradient_step
 from ..solvers.lanes import computed_once
-from ..solvers.poisson_splitting import splitting_step
+from ..solvers.pair_splitting import first_place, pair_step
+from ..solvers.poisson_splitting import require_runnable, splitting_step
+from ..solvers.splitting_adjoint import SplittingWayBack, has_way_back
 
 LaneStates = Float[Array, "n lanes"]
 
 
 class AbstractStepper(eqx.Module):
-    """A one-step map x(t) -> x(t + dt) of all lanes, with a memory of its own from step to step."""
+    """A one-step map x(t) -> x(t + dt) of all lanes, with a memory of its own from step to step.
+
+    `nan_means`: what became of a lane whose new state is not finite. `symmetric`: a step of -dt undoes one of dt, to
+    rounding. `tape_per_step`: about how many states JAX keeps of a step to differentiate it backward.
+    """
+
+    nan_means: ClassVar[Result] = Result.non_finite
+
+    @property
+    def symmetric(self) -> bool:
+        """False unless a stepper knows better."""
+        return False
+
+    def way_back(self, lanes: Lanes, moving: Lanes) -> SplittingWayBack | None:
+        """A rule of its own for undoing and differentiating a step at once, None where JAX's have to do.
+
+        `moving` has arrays where cotangents are wanted, and None elsewhere.
+        """
+        return None
+
+    @property
+    def tape_per_step(self) -> int:
+        """A guess that serves those who know nothing better."""
+        return 30
 
     @abc.abstractmethod
     def init(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates) -> PyTree:
@@ -45,21 +73,79 @@ class EulerStepper(AbstractStepper):
 
     def step(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates, memory: PyTree) -> tuple[LaneStates, PyTree]:
         """One forward Euler step."""
-        return x + dt * lanes.velocity(x), None
+        return x + dt * lanes.velocity(t, x), None
 
 
 class SplittingStepper(AbstractStepper):
-    """Poisson splitting with the given composition."""
+    """Poisson splitting."""
 
-    coefficients: tuple[float, ...] = eqx.field(static=True)
+    solver: PoissonSplitting
+
+    @property
+    def symmetric(self) -> bool:
+        """All but order 1, whose inverse is the backward sweep."""
+        return self.solver.accuracy > 1
+
+    def way_back(self, lanes: Lanes, moving: Lanes) -> SplittingWayBack | None:
+        """Where sums are plain and flows are single neurons or groups."""
+        if self.solver.compensated or self.solver.lattice or not has_way_back(lanes, self.solver.accuracy):
+            return None
+        wanted = (moving.matrix is not None, moving.bias is not None, moving.leak is not None)
+        return SplittingWayBack(lanes, self.solver.accuracy, wanted)
+
+    @property
+    def tape_per_step(self) -> int:
+        """A few states for each sweep."""
+        return 4 * SWEEPS_PER_STEP[self.solver.accuracy]
 
     def init(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates) -> PyTree:
-        """No memory."""
-        return None
+        """What rounding lost so far, in the compensated mode."""
+        require_runnable(self.solver, lanes)
+        return jnp.zeros_like(x) if self.solver.compensated else None
 
     def step(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates, memory: PyTree) -> tuple[LaneStates, PyTree]:
         """One composed splitting step."""
-        return splitting_step(lanes, x, dt, self.coefficients), None
+        return splitting_step(self.solver, lanes, t, dt, x, memory)
+
+
+class PairStepper(AbstractStepper):
+    """Pair splitting."""
+
+    @property
+    def symmetric(self) -> bool:
+        """A palindrome."""
+        return True
+
+    @property
+    def tape_per_step(self) -> int:
+        """The ends of all planes before each round, and the way back to y: 55 at n = 8, 6 more for each neuron."""
+        return 55
+
+    def init(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates) -> PyTree:
+        """The coordinates of the planes, where nothing but them moves the states."""
+        return first_place(lanes, x)
+
+    def step(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates, memory: PyTree) -> tuple[LaneStates, PyTree]:
+        """One palindrome of planes."""
+        return pair_step(lanes, t, dt, x, memory)
+
+
+class DiscreteGradientStepper(AbstractStepper):
+    """The discrete gradient method; a lane whose equation is not solved becomes NaN, and is not tried again."""
+
+    solver: DiscreteGradient
+
+    nan_means: ClassVar[Result] = Result.solver_failed
+
+    def init(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates) -> PyTree:
+        """Which lanes have been solved so far: all."""
+        return jnp.ones(x.shape[-1:], bool)
+
+    def step(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates, memory: PyTree) -> tuple[LaneStates, PyTree]:
+        """One step. A lane that failed would keep the others waiting for its last iteration in every later one."""
+        x1, solved = discrete_gradient_step(self.solver, lanes, t, dt, x, active=memory)
+        solved = solved & memory
+        return jnp.where(solved[None, :], x1, jnp.nan), solved
 
 
 class RungeKuttaStepper(AbstractStepper):
@@ -73,14 +159,14 @@ class RungeKuttaStepper(AbstractStepper):
 
     def init(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates) -> PyTree:
         """The first slope, where it is the last one of the step before."""
-        return lanes.velocity(x) if self.tableau.fsal else None
+        return lanes.velocity(t, x) if self.tableau.fsal else None
 
     def step(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates, memory: PyTree) -> tuple[LaneStates, PyTree]:
-        """All stages in turn. Autonomous field: the nodes c of the tableau play no role."""
-        slopes = [lanes.velocity(x) if memory is None else memory]
-        for row in self.tableau.a_lower:
+        """All stages in turn."""
+        slopes = [lanes.velocity(t, x) if memory is None else memory]
+        for row, node in zip(self.tableau.a_lower, self.tableau.c, strict=True):
             stage = computed_once(dt, functools.partial(_moved, x, dt, row, slopes), x)
-            slopes.append(computed_once(dt, functools.partial(_velocity, lanes, stage), x))
+            slopes.append(computed_once(dt, functools.partial(_velocity, lanes, t + float(node) * dt, stage), x))
         # With the last stage at the new state (SSAL), it is that state.
         x1 = stage if self.tableau.ssal else _moved(x, dt, self.tableau.b_sol, slopes)
         return x1, slopes[-1] if self.tableau.fsal else None
@@ -106,12 +192,16 @@ class VmappedStepper(AbstractStepper):
         return x1.T, memory
 
     def _per_lane(self, function: Callable[..., Any], lanes: Lanes) -> Callable[..., Any]:
-        own = jax.tree.map(lambda array: -1 if array.shape[-1] > 1 else None, lanes)
+        own = jax.tree.map(lambda array: -1 if array.ndim and array.shape[-1] > 1 else None, lanes)
+        # The drive is one function for all lanes, whatever the shapes of its parameters.
+        own = eqx.tree_at(lambda axes: axes.drive, own, jax.tree.map(lambda _: None, lanes.drive), is_leaf=_is_none)
 
         def single(lanes: Lanes, x: Array, *rest: PyTree) -> Any:
             # Mapped arrays have lost their lane axis, shared ones have it with length one: give it back to the first.
-            lane = jax.tree.map(lambda array, axis: array if axis is None else array[..., None], lanes, own)
-            term = diffrax.ODETerm(lambda t, x, args: lane.velocity(x[:, None])[:, 0])
+            lane = jax.tree.map(
+                lambda axis, array: array if axis is None else array[..., None], own, lanes, is_leaf=_is_none
+            )
+            term = diffrax.ODETerm(lambda t, x, args: lane.velocity(t, x[:, None])[:, 0])
             return function(term, x, *rest)
 
         return lambda x, *rest: jax.vmap(single, in_axes=(own, -1, *(0 for _ in rest)))(lanes, x, *rest)
@@ -125,7 +215,11 @@ def stepper_of(solver: Any) -> AbstractStepper:
     if isinstance(solver, ForwardEuler | diffrax.Euler):
         return EulerStepper()
     if isinstance(solver, PoissonSplitting):
-        return SplittingStepper(solver.coefficients)
+        return SplittingStepper(solver)
+    if isinstance(solver, PairSplitting):
+        return PairStepper()
+    if isinstance(solver, DiscreteGradient):
+        return DiscreteGradientStepper(solver)
     if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
         return RungeKuttaStepper(solver.tableau)
     if isinstance(solver, diffrax.AbstractSolver):
@@ -142,5 +236,9 @@ def _moved(x: LaneStates, dt: Array, weights: Any, slopes: list[LaneStates]) -> 
     return x + dt * functools.reduce(operator.add, terms)
 
 
-def _velocity(lanes: Lanes, x: LaneStates) -> LaneStates:
-    return lanes.velocity(x)
+def _velocity(lanes: Lanes, t: Array, x: LaneStates) -> LaneStates:
+    return lanes.velocity(t, x)
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None

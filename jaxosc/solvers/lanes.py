@@ -6,7 +6,7 @@ lane. Arrays with a last axis of length 1 are shared by all lanes.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -24,7 +24,7 @@ UNROLLED_UP_TO = 11
 
 
 class Lanes(eqx.Module):
-    """The networks of all lanes as plain arrays: x' = gain W sigma(x) + bias - leak x, or the rate form.
+    """The networks of all lanes as plain arrays: x' = gain W sigma(x) + bias + u(t) - leak x, or the rate form.
 
     **Attributes:**
 
@@ -33,8 +33,11 @@ class Lanes(eqx.Module):
     - `gain`: (lanes,) factor on W, or None for 1. Apart from W, so that lanes of different gain can share W.
     - `bias`, `energy_weights` (d), `energy_shift` (c with S c = bias): (n, lanes) or (n, 1), or None.
     - `leak`: (lanes,) or (1,), or None for none.
+    - `drive`: u, a function of the time that returns (n,), the same in all lanes, or None.
     - `form`: "current" or "rate".
     - `hollow`: W has a zero diagonal by construction, which lets a splitting step skip the self-coupling.
+    - `skew`: W = S diag(d) with skew S (d = 1 without `energy_weights`), by construction or seen.
+    - `colours`: groups of neurons that never meet, by construction of W, or None.
     """
 
     matrix: Float[Array, "n n #lanes"]
@@ -44,8 +47,11 @@ class Lanes(eqx.Module):
     leak: Float[Array, " #lanes"] | None = None
     energy_weights: Float[Array, "n #lanes"] | None = None
     energy_shift: Float[Array, "n #lanes"] | None = None
+    drive: Callable[[Any], Float[Array, " n"]] | None = None
     form: Literal["current", "rate"] = eqx.field(static=True, default="current")
     hollow: bool = eqx.field(static=True, default=False)
+    skew: bool = eqx.field(static=True, default=False)
+    colours: tuple[tuple[int, ...], ...] | None = eqx.field(static=True, default=None)
 
     @property
     def size(self) -> int:
@@ -53,19 +59,25 @@ class Lanes(eqx.Module):
         return self.matrix.shape[0]
 
     def preactivation(self, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
-        """The argument of sigma: x itself in the current form, gain W x + bias in the rate form."""
+        """The y whose energy is H: x itself in the current form, gain W x + bias in the rate form."""
         if self.form == "current":
             return x
         y = self._times_matrix(x)
         return y if self.bias is None else y + self.bias
 
-    def velocity(self, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
-        """dx/dt of every lane."""
-        if self.form == "rate":
-            rate = self.activation(self.preactivation(x))
-        else:
-            rate = self._times_matrix(self.activation(x))
-            rate = rate if self.bias is None else rate + self.bias
+    def input_at(self, t: Any) -> Float[Array, "n #lanes"] | None:
+        """bias + u(t), None when there is neither."""
+        if self.drive is None:
+            return self.bias
+        inflow = self.drive(t)[:, None]
+        return inflow if self.bias is None else self.bias + inflow
+
+    def velocity(self, t: Any, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
+        """dx/dt of every lane at time t."""
+        inflow = self.input_at(t)
+        rate = self._times_matrix(x if self.form == "rate" else self.activation(x))
+        rate = rate if inflow is None else rate + inflow
+        rate = self.activation(rate) if self.form == "rate" else rate
         return rate if self.leak is None else rate - self.leak[None, :] * x
 
     def energy(self, x: Float[Array, "n lanes"]) -> Float[Array, " lanes"]:
@@ -84,12 +96,12 @@ class Lanes(eqx.Module):
         return product if self.gain is None else self.gain[None, :] * product
 
 
-def lane_product(matrix: Float[Array, "n n #lanes"], x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
+def lane_product(matrix: Float[Array, "m n #lanes"], x: Float[Array, "n lanes"]) -> Float[Array, "m lanes"]:
     """W x in every lane, in full precision. The sum of columns has a fixed order, the products leave it to XLA."""
-    n, shared = matrix.shape[0], matrix.shape[2] == 1
-    if n <= UNROLLED_UP_TO:
+    columns, shared = matrix.shape[1], matrix.shape[2] == 1
+    if columns <= UNROLLED_UP_TO:
         total = matrix[:, 0] * x[0:1]
-        for j in range(1, n):
+        for j in range(1, columns):
             total = total + matrix[:, j] * x[j : j + 1]
         return total
     if shared:
@@ -132,14 +144,22 @@ def lanes_of(field: AbstractField) -> Lanes:
         leak=jnp.atleast_1d(leak) if has_leak else None,
         energy_weights=scales,
         energy_shift=None if bias is None or rate_form else _shift_lanes(matrix, scales, bias),
+        drive=field.drive,
         form="rate" if rate_form else "current",
         hollow=type(weight).hollow or _known_hollow(matrix),
+        skew=type(weight).skew or scales is not None or _known_skew(matrix),
+        colours=weight.colours,
     )
 
 
 def _known_hollow(matrix: Array) -> bool:
     """Whether the values can be looked at and every diagonal entry is zero."""
     return is_concrete(matrix) and not np.any(np.diagonal(np.asarray(matrix)))
+
+
+def _known_skew(matrix: Array) -> bool:
+    """Whether the values can be looked at and W.T == -W in every lane."""
+    return is_concrete(matrix) and np.array_equal(np.asarray(matrix), -np.swapaxes(np.asarray(matrix), 0, 1))
 
 
 def _shift_lanes(matrix: Array, scales: Array | None, bias: Array) -> Float[Array, "n #lanes"]:

@@ -14,7 +14,7 @@ import diffrax
 from .. import activations, weights
 from .._errors import JaxoscError
 from ..activations import AbstractActivation, Elementwise
-from ..solvers import ForwardEuler, PoissonSplitting
+from ..solvers import DiscreteGradient, ForwardEuler, PairSplitting, PoissonSplitting
 from ..weights import AbstractWeight
 from .fingerprint import fingerprint, load_reference
 
@@ -44,6 +44,8 @@ SOLVERS: Mapping[str, Callable[[], diffrax.AbstractSolver]] = {
     "poisson_splitting": lambda: PoissonSplitting(2),
     "poisson_splitting_1": lambda: PoissonSplitting(1),
     "poisson_splitting_4": lambda: PoissonSplitting(4),
+    "pair_splitting": PairSplitting,
+    "discrete_gradient": DiscreteGradient,
 }
 
 WEIGHT_LAWS: Mapping[str, Callable[[], type[AbstractWeight]]] = {

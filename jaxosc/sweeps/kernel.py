@@ -72,7 +72,7 @@ class Kernel:
                 num_steps=inputs.num_steps,
                 escape_norm=inputs.escape_norm,
             )
-            speed = jnp.linalg.norm(lanes.velocity(run.y), axis=0)
+            speed = jnp.linalg.norm(lanes.velocity(0.0, run.y), axis=0)
             first, last = jnp.linalg.norm(start, axis=0), jnp.linalg.norm(run.y, axis=0)
             facts = {"start_norm": first, "end_norm": last, "end_speed": speed}
             return run.reduced | facts | {"result": run.result, "num_steps": run.num_steps}

@@ -58,6 +58,11 @@ def build_network(
                 f"Got another n or activation from the function of axis {axis.name!r}, expected those it was given:"
                 " declare the axes neurons or activation for that."
             )
+        if changed.drive is not None:
+            raise JaxoscError(
+                f"Got a drive from the function of axis {axis.name!r}, expected none, since the lanes of a sweep share"
+                " no input: use jo.simulate for driven networks."
+            )
         field = changed
     return field
 

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from .._errors import JaxoscError
 from ..solvers import ForwardEuler, PoissonSplitting
+from ..solvers.compositions import SWEEPS_PER_STEP
 from ..solvers.lanes import UNROLLED_UP_TO
 from .catalogue import Choice
 from .memory import amount, memory_bound, readable
@@ -349,7 +350,7 @@ def step_cost(sweep: Sweep, combination: Combination) -> float:
 
 def _evaluations(solver: Any) -> int:
     if isinstance(solver, PoissonSplitting):
-        return len(solver.coefficients)
+        return SWEEPS_PER_STEP[solver.accuracy]
     if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
         return max(solver.tableau.num_stages - int(solver.tableau.fsal), 1)
     return 1 if isinstance(solver, ForwardEuler | diffrax.Euler) else 4

@@ -78,6 +78,11 @@ class AbstractWeight(eqx.Module):
         return None
 
     @property
+    def colours(self) -> tuple[tuple[int, ...], ...] | None:
+        """Groups of neurons that never meet: W[i, j] = 0 within a group, each neuron is in one. None: not known."""
+        return None
+
+    @property
     def dtype(self) -> jnp.dtype:
         """The float type of the parameters."""
         return jnp.result_type(*jax.tree.leaves(self))

@@ -103,6 +103,12 @@ class BandedSkew(AbstractWeight):
         """Leading axes of the entries."""
         return self.entries.shape[:-1]
 
+    @property
+    def colours(self) -> tuple[tuple[int, ...], ...]:
+        """bandwidth + 1 groups: every (bandwidth + 1)-th neuron."""
+        stride = self.bandwidth + 1
+        return tuple(tuple(range(first, self.size, stride)) for first in range(stride))
+
     def matrix(self) -> Float[Array, "*batch n n"]:
         """The banded skew matrix, exactly."""
         return mirrored(self.entries, bands_above_diagonal(self.size, self.bandwidth))
@@ -182,6 +188,11 @@ class Bipartite(AbstractWeight):
     def batch_shape(self) -> tuple[int, ...]:
         """Leading axes of the coupling."""
         return self.coupling.shape[:-2]
+
+    @property
+    def colours(self) -> tuple[tuple[int, ...], ...]:
+        """The two groups."""
+        return tuple(range(self.p)), tuple(range(self.p, self.size))
 
     def matrix(self) -> Float[Array, "*batch n n"]:
         """The skew block matrix, exactly."""

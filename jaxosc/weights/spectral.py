@@ -76,6 +76,11 @@ class RotationBlocks(AbstractWeight):
         """Leading axes of the angular frequencies."""
         return self.angular_frequencies.shape[:-1]
 
+    @property
+    def colours(self) -> tuple[tuple[int, ...], ...]:
+        """The first neurons of all planes, and the second ones."""
+        return tuple(range(0, self.size, 2)), tuple(range(1, self.size, 2))
+
     def matrix(self) -> Float[Array, "*batch n n"]:
         """The block-diagonal skew matrix, exactly."""
         index = np.full((self.size, self.size), -1)
@@ -150,6 +155,12 @@ class Circulant(AbstractWeight):
     def batch_shape(self) -> tuple[int, ...]:
         """Leading axes of the coefficients."""
         return self.coefficients.shape[:-1]
+
+    @property
+    def colours(self) -> tuple[tuple[int, ...], ...] | None:
+        """For even n the pairs of opposite neurons, as c_{n/2} = 0; for odd n all neurons meet."""
+        half, odd = divmod(self.size, 2)
+        return None if odd else tuple((i, i + half) for i in range(half))
 
     def first_column(self) -> Float[Array, "*batch n"]:
         """W[:, 0]: all n coefficients, c_0 = 0 first."""

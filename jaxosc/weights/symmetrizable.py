@@ -112,6 +112,11 @@ class Symmetrizable(AbstractWeight):
         """Leading axes of log d."""
         return self.log_energy_weights.shape[:-1]
 
+    @property
+    def colours(self) -> tuple[tuple[int, ...], ...] | None:
+        """Those of S."""
+        return self.skew_part.colours
+
     def energy_weights(self) -> Float[Array, "*batch n"]:
         """d > 0, finite: `sum_i d_i potential(y_i)` is conserved."""
         limit = _log_limit(self.dtype)

@@ -1,0 +1,318 @@
+"""Gradients by running back: a derivative rule for the whole time loop that stores its end and nothing else.
+
+Backward in time the loop finds x_k from x_{k+1} by a step of -dt, and pulls the cotangent of x_{k+1} through the step
+from x_k. What the loss saw on the way comes in at its step: the cotangents of saved states, and the shares of the
+reducers, each of which says for a step which value has to be differentiated with which weight (`credit`).
+
+Frozen lanes stay frozen on the way back: the forward run says how many steps each lane took.
+Source for reversible adjoints: Maclaurin, Duvenaud and Adams, ICML 2015; Zhuang et al., ICLR 2021 (ALF).
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._results import Result
+from ..solvers import Lanes
+from ..solvers.splitting_adjoint import SplittingWayBack
+from .engine import LaneRun, Loop, Run, SaveTimes, between_steps, march
+from .reducers import SAMPLE_EVERY, AbstractReducer
+from .steppers import stepper_of
+
+
+class Stops(eqx.Module):
+    """After how many steps states are kept for the loss, each number once and ascending, and where the run ends.
+
+    `at` and `after` say which of the kept states belong to the times of a `SaveTimes` and, with fractions, which to the
+    ends of the steps that are interpolated over.
+    """
+
+    num_steps: Int[Array, ""]
+    kept: Int[Array, " kept"]
+    at: Int[Array, " times"] | None = None
+    after: Int[Array, " times"] | None = None
+
+
+def stops_of(save: SaveTimes | None, num_steps: int) -> Stops:
+    """The stops of a run; the step numbers must be concrete."""
+    if save is None:
+        return Stops(jnp.asarray(num_steps, jnp.int32), jnp.zeros(0, jnp.int32))
+    steps = np.asarray(save.steps)
+    later = steps if save.fractions is None else steps + 1
+    kept = np.unique(np.concatenate([steps, later])).astype(np.int32)
+    at, after = (jnp.asarray(np.searchsorted(kept, wanted), jnp.int32) for wanted in (steps, later))
+    return Stops(jnp.asarray(num_steps, jnp.int32), jnp.asarray(kept), at, after)
+
+
+class _Rules(eqx.Module):
+    """How well the start must be met, and whether a single run that misses it raises."""
+
+    tolerance: float = eqx.field(static=True)
+    single: bool = eqx.field(static=True)
+
+
+def run_lanes_reversibly(
+    lanes: Lanes,
+    y0: Float[Array, "n lanes"],
+    solver: Any,
+    reducers: tuple[AbstractReducer, ...],
+    *,
+    scalars: tuple[Array, Array, Array],
+    moving: PyTree,
+    stops: Stops,
+    save: SaveTimes | None,
+    tolerance: float,
+    single: bool,
+) -> LaneRun:
+    """As `run_lanes`, with the reversible derivative rule.
+
+    **Arguments:** those of `run_lanes` and: `stops`, see `stops_of`; `scalars`, (t0, dt, escape_norm); `moving`, for
+    each leaf of (lanes, y0, scalars) whether it is differentiated: constants get no cotangent, as accumulating the one
+    of a weight would cost as much as a step; `tolerance`, see `Reversible`; `single`, whether a start that is missed
+    raises.
+    """
+    run = Run(lanes, stepper_of(solver), reducers, *scalars)
+    moving_lanes, moving_start, moving_scalars = moving
+    chosen = Run(moving_lanes, jax.tree.map(lambda _: False, run.stepper), reducers, *moving_scalars), moving_start
+    end, kept = _differentiable(run, y0, chosen, stops, _Rules(tolerance, single))
+    if save is None:
+        return run.finish(end, None)
+    states = kept[stops.at]
+    return run.finish(end, states if save.fractions is None else between_steps(run, save, states, kept[stops.after]))
+
+
+def _differentiable(run: Run, x0: Array, chosen: PyTree, stops: Stops, rules: _Rules) -> tuple[Loop, Array]:
+    """The loop at the end of the run and the states (kept, n, lanes) at the stops, with the derivative rule."""
+    wanted = jax.tree.map(lambda leaf, moves: moves and _is_float(leaf), (run, x0), chosen)
+    moving, resting = eqx.partition((run, x0), wanted)
+    arrays, static = eqx.partition(resting, eqx.is_array)
+
+    @jax.custom_vjp
+    def core(moving: PyTree, arrays: PyTree, stops: Stops) -> tuple[Loop, Array]:
+        run, x0 = eqx.combine(moving, arrays, static)
+        return _forward(run, x0, stops)
+
+    def forward(moving: PyTree, arrays: PyTree, stops: Stops) -> tuple[Any, Any]:
+        end, kept = core(moving, arrays, stops)
+        return (end, kept), (moving, arrays, stops, end)
+
+    def backward(residuals: Any, cotangents: Any) -> tuple[PyTree, None, None]:
+        moving, arrays, stops, end = residuals
+        return _backward(moving, eqx.combine(arrays, static), stops, end, cotangents, rules), None, None
+
+    core.defvjp(forward, backward)
+    return core(moving, arrays, stops)
+
+
+def reconstruction_error(
+    lanes: Lanes,
+    y0: Float[Array, "n lanes"],
+    end: Float[Array, "n lanes"],
+    solver: Any,
+    *,
+    scalars: tuple[Array, Array, Array],
+    num_steps: Int[Array, " lanes"],
+) -> Float[Array, " lanes"]:
+    """How far from `y0` a run back from `end` arrives, relative to the largest component of `y0`, in every lane.
+
+    **Arguments:** `num_steps`, what each lane took; the others as `run_lanes_reversibly`.
+    """
+    run, most = Run(lanes, stepper_of(solver), (), *scalars), jnp.max(num_steps)
+
+    def body(back: Any, carry: tuple[Array, PyTree]) -> tuple[Array, PyTree]:
+        step = most - 1 - back
+        return _before(run, step, *carry, step < num_steps)
+
+    memory = run.stepper.init(run.lanes, run.time(most), -run.dt, end)
+    found, _ = jax.lax.fori_loop(0, most, body, (end, memory))
+    return _distance(found, y0)
+
+
+def _forward(run: Run, x0: Array, stops: Stops) -> tuple[Loop, Array]:
+    loop = run.start(x0)
+    if not stops.kept.size:
+        return march(run, loop, stops.num_steps), jnp.zeros((0, *x0.shape), x0.dtype)
+
+    def to_next(loop: Loop, step: Array) -> tuple[Loop, Array]:
+        loop = march(run, loop, step)
+        return loop, loop.x
+
+    loop, kept = jax.lax.scan(to_next, loop, jnp.append(stops.kept, stops.num_steps))
+    return loop, kept[:-1]
+
+
+def _backward(
+    moving: PyTree, resting: PyTree, stops: Stops, end: Loop, cotangents: tuple[Loop, Array], rules: _Rules
+) -> PyTree:
+    """The cotangent of (run, x0), NaN where the backward run missed the start."""
+    end_cotangent, kept_cotangent = cotangents
+    run, x0 = eqx.combine(moving, resting)
+    (moving_run, moving_start), (resting_run, _) = moving, resting
+    notes = tuple(
+        reducer.rewind(state, cotangent)
+        for reducer, state, cotangent in zip(run.reducers, end.states, end_cotangent.states, strict=True)
+    )
+
+    seen = _Seen(end, stops, kept_cotangent)
+    cotangent = _Cotangent(end_cotangent.x, jnp.asarray(stops.kept.size - 1, jnp.int32))
+    way = _own_way(run, moving_run)
+    if way is None:
+        found, cotangent, gradient, notes = _back_by_jax(run, (moving_run, resting_run), seen, cotangent, notes)
+    else:
+        found, cotangent, gradient = _back_by_rule(run, moving_run, way, seen, cotangent)
+    adjoint = seen.joined(cotangent, 0).state
+
+    def at_start(moving_run: PyTree, x: Array) -> Array:
+        run = eqx.combine(moving_run, resting_run)
+        shares = [r.credit_start(note, run.lanes, x) for r, note in zip(run.reducers, notes, strict=True)]
+        return sum(shares, jnp.zeros_like(x[0]))
+
+    _, pull = jax.vjp(at_start, moving_run, x0)
+    pulled, share = pull(jnp.ones_like(x0[0]))
+    gradient = jax.tree.map(jnp.add, gradient, pulled)
+    return _refused(gradient, adjoint + share, _distance(found, x0), moving_start is not None, rules)
+
+
+class _Cotangent(eqx.Module):
+    """The cotangent of the states on the way back, and the number of the next stop to come (-1: none)."""
+
+    state: Float[Array, "n lanes"]
+    waiting: Int[Array, ""]
+
+
+class _Seen(eqx.Module):
+    """What the forward run left, and the cotangents (kept, n, lanes) of the states that the loss saw."""
+
+    end: Loop
+    stops: Stops
+    kept: Float[Array, "kept n lanes"]
+
+    def joined(self, cotangent: _Cotangent, step: Any) -> _Cotangent:
+        """What the loss saw of the states after `step` steps joins their cotangent."""
+        if not self.stops.kept.size:
+            return cotangent
+        waiting = cotangent.waiting
+        due = (waiting >= 0) & (self.stops.kept[waiting] == step)
+        return _Cotangent(cotangent.state + jnp.where(due, self.kept[waiting], 0), waiting - due)
+
+
+def _own_way(run: Run, moving_run: PyTree) -> SplittingWayBack | None:
+    """The stepper's own rule, where nobody differentiates what it does not know: times and the eyes of reducers."""
+    watching = any(type(reducer).credit is not AbstractReducer.credit for reducer in run.reducers)
+    if watching or moving_run.t0 is not None or moving_run.dt is not None:
+        return None
+    return run.stepper.way_back(run.lanes, moving_run.lanes)
+
+
+def _back_by_jax(
+    run: Run, parts: tuple[PyTree, PyTree], seen: _Seen, cotangent: _Cotangent, notes: Any
+) -> tuple[Array, _Cotangent, PyTree, Any]:
+    """The loop back with JAX's rules for a step, for every symmetric stepper and with the shares of the reducers."""
+    moving_run, resting_run = parts
+
+    def body(back: Any, carry: Any) -> Any:
+        x, memory, cotangent, gradient, notes = carry
+        step = seen.stops.num_steps - 1 - back
+        active = step < seen.end.num_steps
+        before, memory = _before(run, step, x, memory, active)
+        cotangent = seen.joined(cotangent, step + 1)
+
+        def observed(moving_run: PyTree, before: Array) -> Any:
+            return _observed(eqx.combine(moving_run, resting_run), step, before, active, notes)
+
+        _, pull, notes = jax.vjp(observed, moving_run, before, has_aux=True)
+        pulled, state = pull((cotangent.state, jnp.ones_like(x[0])))
+        gradient = jax.tree.map(jnp.add, gradient, pulled)
+        return before, memory, _Cotangent(state, cotangent.waiting), gradient, notes
+
+    nothing = jax.tree.map(jnp.zeros_like, moving_run)
+    carry = (seen.end.x, seen.end.memory, cotangent, nothing, notes)
+    found, _, cotangent, gradient, notes = jax.lax.fori_loop(0, seen.stops.num_steps, body, carry)
+    return found, cotangent, gradient, notes
+
+
+def _back_by_rule(
+    run: Run, moving_run: PyTree, way: SplittingWayBack, seen: _Seen, cotangent: _Cotangent
+) -> tuple[Array, _Cotangent, PyTree]:
+    """The loop back with the stepper's own rule."""
+
+    def body(back: Any, carry: Any) -> Any:
+        x, cotangent, parts = carry
+        step = seen.stops.num_steps - 1 - back
+        active = (step < seen.end.num_steps)[None, :]
+        cotangent = seen.joined(cotangent, step + 1)
+        # Frozen lanes go back from zero with a cotangent of zero: they add nothing, and no NaN.
+        moving = jnp.where(active, x, 0), jnp.where(active, cotangent.state, 0)
+        before, pulled, parts = way.step(run.time(step), run.dt, *moving, parts)
+        state = jnp.where(active, pulled, cotangent.state)
+        return jnp.where(active, before, x), _Cotangent(state, cotangent.waiting), parts
+
+    start = (seen.end.x, cotangent, way.start(seen.end.x))
+    found, cotangent, parts = jax.lax.fori_loop(0, seen.stops.num_steps, body, start)
+    gradient = eqx.tree_at(
+        lambda run: (run.lanes.matrix, run.lanes.bias, run.lanes.leak),
+        jax.tree.map(jnp.zeros_like, moving_run),
+        way.finish(parts),
+        is_leaf=lambda leaf: leaf is None,
+    )
+    return found, cotangent, gradient
+
+
+def _observed(run: Run, step: Array, before: Array, active: Array, notes: tuple[PyTree, ...]) -> Any:
+    """One step and the shares of the reducers in it; frozen lanes keep their state and step from zero, unseen."""
+    started = jnp.where(active[None, :], before, 0)
+    memory = run.stepper.init(run.lanes, run.time(step), run.dt, started)
+    stepped, _ = run.stepper.step(run.lanes, run.time(step), run.dt, started, memory)
+    after = jnp.where(active[None, :], stepped, before)
+    total, noted = jnp.zeros_like(before[0]), []
+    for reducer, note in zip(run.reducers, notes, strict=True):
+        if reducer.sampled:
+            due = (step + 1) % SAMPLE_EVERY == 0
+            share, note = jax.lax.cond(
+                due,
+                lambda after, note, reducer=reducer: reducer.credit(note, run.lanes, step + 1, after, after),
+                lambda after, note: (jnp.zeros_like(after[0]), note),
+                after,
+                note,
+            )
+        else:
+            share, note = reducer.credit(note, run.lanes, step, before, after)
+        total = total + share
+        noted.append(note)
+    return (after, total), tuple(noted)
+
+
+def _before(run: Run, step: Any, x: Array, memory: PyTree, active: Array) -> tuple[Array, PyTree]:
+    """The states before step number `step`, by a step of -dt from its end."""
+    t = run.time(step) + run.dt
+    earlier, memory = run.stepper.step(run.lanes, t, -run.dt, x, memory)
+    return jnp.where(active[None, :], earlier, x), memory
+
+
+def _distance(found: Array, start: Array) -> Float[Array, " lanes"]:
+    scale = jnp.maximum(jnp.max(jnp.abs(start), axis=0), jnp.finfo(start.dtype).tiny)
+    return jnp.max(jnp.abs(found - start), axis=0) / scale
+
+
+def _refused(gradient: PyTree, start_gradient: Array, error: Array, with_start: bool, rules: _Rules) -> PyTree:
+    """The cotangents, with NaN in the lanes that missed their start, and in whatever these share with others."""
+    missed = ~(error <= rules.tolerance)
+    if rules.single:
+        message = f"{Result.irreversible.name}: {Result.irreversible.advice}"
+        start_gradient = eqx.error_if(start_gradient, missed, message)
+    lanes = missed.shape[0]
+
+    def marked(leaf: Array) -> Array:
+        own = leaf.ndim > 0 and leaf.shape[-1] == lanes
+        return jnp.where(missed if own else jnp.any(missed), jnp.nan, leaf)
+
+    with jax.numpy_rank_promotion("allow"):
+        return jax.tree.map(marked, gradient), (marked(start_gradient) if with_start else None)
+
+
+def _is_float(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)

@@ -260,15 +260,23 @@ def _checked_parts(weight: Any, activation: Any, bias: Any, leak: Any, drive: An
         )
     dtype = _dtype_of(weight)
     if bias is not None:
-        bias = jnp.asarray(bias, dtype)
+        bias = _constant(bias, dtype)
         if bias.ndim == 0 or bias.shape[-1] != weight.size:
             raise JaxoscError(
                 f"Got a bias of shape {bias.shape}, expected (..., {weight.size}) for n = {weight.size} neurons."
             )
         require_finite("bias", bias)
-    leak = jnp.asarray(leak, dtype)
+    leak = _constant(leak, dtype)
     require_finite("leak", leak)
     return weight, activation, bias, leak, _checked_drive(drive, weight.size, dtype)
+
+
+def _constant(value: Any, dtype: np.dtype) -> Array:
+    """An array that is concrete inside `jax.jit` too, if `value` is: a leak known to be zero is to cost nothing."""
+    if not is_concrete(value):
+        return jnp.asarray(value, dtype)
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(value, dtype)
 
 
 class _Drive(eqx.Module):

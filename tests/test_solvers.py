@@ -10,7 +10,7 @@ from problems import BY_NAME, PROBLEMS, Problem, rotation, skew
 
 import jaxosc as jo
 from jaxosc.fields import AbstractField, casimir_vectors
-from jaxosc.solvers import PoissonSplitting
+from jaxosc.solvers import DiscreteGradient, PoissonSplitting
 from jaxosc.weights import DenseSkew
 
 SOLVERS = {
@@ -18,9 +18,12 @@ SOLVERS = {
     "splitting_1": PoissonSplitting(1),
     "splitting_2": PoissonSplitting(2),
     "splitting_4": PoissonSplitting(4),
+    "splitting_6": PoissonSplitting(6),
+    "splitting_8": PoissonSplitting(8),
+    "discrete_gradient": DiscreteGradient(),
 }
-ORDERS = {"euler": 1, "splitting_1": 1, "splitting_2": 2, "splitting_4": 4}
-STEPS_PER_THREE_TIME_UNITS = {1: (128, 256, 512), 2: (32, 64, 128), 4: (8, 16, 32)}
+ORDERS = {"euler": 1, "discrete_gradient": 2} | {f"splitting_{order}": order for order in (1, 2, 4, 6, 8)}
+STEPS_PER_THREE_TIME_UNITS = {1: (128, 256, 512), 2: (32, 64, 128), 4: (8, 16, 32), 6: (8, 12, 16), 8: (5, 6, 8)}
 """By order: coarse enough that rounding is far below the error, fine enough that the leading term rules."""
 
 SLOPE_TOLERANCE = 0.15
@@ -66,9 +69,26 @@ def random_start(n: int, seed: int, *batch: int) -> jnp.ndarray:
     return jnp.asarray(np.random.default_rng(seed).standard_normal((*batch, n)))
 
 
+# A large orbit turns at corners in no time: its error at order 8 falls to rounding before the leading term rules.
+ORDER_ROWS = [
+    (name, problem)
+    for name in SOLVERS
+    for problem in PROBLEMS
+    if (name, problem.name) != ("splitting_8", "tanh_pair_large")
+]
+
+
+def trends(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes of lines through rows of window means (members, windows), per window, and their standard errors."""
+    numbers = np.arange(means.shape[1]) - (means.shape[1] - 1) / 2
+    slopes = means @ numbers / (numbers @ numbers)
+    residuals = means - means.mean(axis=1, keepdims=True) - slopes[:, None] * numbers
+    variances = (residuals**2).sum(axis=1) / (means.shape[1] - 2)
+    return slopes, np.sqrt(variances / (numbers @ numbers))
+
+
 class TestOrder:
-    @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
-    @every_solver
+    @pytest.mark.parametrize(("name", "problem"), ORDER_ROWS, ids=str)
     def test_in_the_engine(self, name: str, problem: Problem) -> None:
         field, duration, y0 = problem.make_field(), duration_of(problem), jnp.array(problem.y0)
         steps = step_counts(ORDERS[name], duration)
@@ -200,26 +220,37 @@ class TestSplitting:
 
 
 class TestLongRuns:
-    @pytest.mark.parametrize(("order", "bound"), [(2, 1e-3), (4, 1e-7)])
+    @pytest.mark.parametrize(
+        ("order", "bound"),
+        [
+            (2, 1e-3),
+            (4, 2e-8),
+            pytest.param(6, 2e-10, marks=pytest.mark.slow),
+            pytest.param(8, 2e-12, marks=pytest.mark.slow),
+        ],
+    )
     def test_energy_neither_grows_nor_drifts(self, order: int, bound: float) -> None:
         """10^6 steps of dt = 0.1, n = 8, spectral norm 1: the energy error oscillates within its bound, without trend.
 
-        The trend is the slope of window means of four members together, and may be three of its standard errors. The
-        starts are large and chaotic, so that windows are nearly independent: on a near-regular orbit the mean error
-        itself wanders with the actions, which is no drift of the energy that the method does conserve.
+        The slope of the window means of every member stays within its own standard error, for any number of windows.
+        The starts are regular orbits (amplitudes 0.2 and 0.3), where that is no matter of chance: the error is a sum
+        of oscillations. In chaos the error at each time is a function of a wandering state, and the slope of a random
+        walk passes its standard error in a third of all cases whatever the method does. Orders 6 and 8 carry what
+        rounding loses: plain sums walk by 10^-12 over 10^6 steps, which is all that would be seen.
         """
-        field, y0 = bounded_field(8, 17), 2 * random_start(8, 19, 4)
-        run = jo.simulate(field, y0, t1=1e5, dt=0.1, solver=PoissonSplitting(order), save_every=100)
+        field, starts = bounded_field(8, 18), random_start(8, 19, 4)
+        y0 = jnp.concatenate([0.2 * starts, 0.3 * starts])
+        solver = PoissonSplitting(order, compensated=order > 4)
+        run = jo.simulate(field, y0, t1=1e5, dt=0.1, solver=solver, save_every=100)
         assert (run.stats["num_steps"] == 1_000_000).all()
         energy = np.asarray(field.energy(run.ys))
         errors = energy / energy[:, :1] - 1
         assert bound / 1e3 < np.abs(errors).max() < bound
-        assert np.ptp(run.ys, axis=1).min() > 1
-        windows = errors[:, 1:].mean(axis=0).reshape(50, 200).mean(axis=-1)
-        (slope, _), covariance = np.polyfit(np.arange(50), windows, 1, cov=True)
-        standard_error = np.sqrt(covariance[0, 0])
-        assert abs(slope) < 3 * standard_error
-        assert 50 * 3 * standard_error < bound / 20  # what such a test can see
+        assert np.abs(run.ys - y0[:, None]).max(axis=1).min() > 0.1
+        for windows in (100, 1000):
+            slopes, standard_errors = trends(errors[:, 1:].reshape(8, windows, -1).mean(axis=-1))
+            assert (np.abs(slopes) < standard_errors).all()
+            assert windows * standard_errors.max() < bound / 50  # what such a test can see
 
     @every_solver
     def test_casimirs_of_odd_networks(self, name: str) -> None:

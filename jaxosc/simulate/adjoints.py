@@ -13,7 +13,7 @@ import numpy as np
 from .._checks import require_positive
 from .._errors import JaxoscError
 from .reducers import SAMPLE_EVERY, AbstractReducer
-from .steppers import AbstractStepper
+from .steppers import stepper_of
 
 TAPE_BYTES = 2**28
 """A stored tape may take this much before states are kept at checkpoints only."""
@@ -80,7 +80,7 @@ class Adjoint(eqx.Module):
 
 def choose_adjoint(
     wanted: Any,
-    stepper: AbstractStepper,
+    solver: Any,
     reducers: tuple[AbstractReducer, ...],
     *,
     traced: bool,
@@ -90,21 +90,26 @@ def choose_adjoint(
 ) -> Adjoint:
     """What to do for a run of `num_steps` steps of `states` numbers each, all members together.
 
-    **Raises:** `JaxoscError` for anything that is no adjoint.
+    **Raises:** `JaxoscError` for anything that is no adjoint, and for an adjoint of a traced number of steps.
     """
     if not isinstance(wanted, Reversible | Checkpointed | None):
         raise JaxoscError(f"Got adjoint = {wanted!r}, expected jo.Reversible(), jo.Checkpointed() or None.")
     if not traced:
         return Adjoint("none", "none: the run is not differentiated")
     if not isinstance(num_steps, int):
+        if wanted is not None:
+            raise JaxoscError(
+                f"Got traced times with adjoint = {wanted!r}, expected concrete ones, since gradients backward need a"
+                " fixed number of steps: pass t0, t1 and dt as plain numbers, or drop adjoint for forward derivatives."
+            )
         return Adjoint("none", "forward derivatives only: the number of steps is traced")
     why_not = ""
     if isinstance(wanted, Reversible):
-        why_not = _why_not_reversible(stepper, reducers)
+        why_not = why_not_reversible(solver, reducers)
         if not why_not:
             tolerance = wanted.tolerance_for(dtype)
             return Adjoint("reversible", f"reversible, to {tolerance:g} of the start", tolerance=tolerance)
-    tape = num_steps * states * np.dtype(dtype).itemsize * stepper.tape_per_step
+    tape = num_steps * states * np.dtype(dtype).itemsize * stepper_of(solver).tape_per_step
     if wanted is None and tape <= TAPE_BYTES:
         return Adjoint("stored", f"a stored tape of about {_megabytes(tape)}")
     segments = getattr(wanted, "checkpoints", None) or max(1, round(math.sqrt(num_steps)))
@@ -113,9 +118,10 @@ def choose_adjoint(
     return Adjoint("checkpointed", f"checkpointed at {segments} states, {reason}", segments=segments)
 
 
-def _why_not_reversible(stepper: AbstractStepper, reducers: tuple[AbstractReducer, ...]) -> str:
-    if not stepper.symmetric:
-        return f"since {type(stepper).__name__} is not its own inverse with dt negated"
+def why_not_reversible(solver: Any, reducers: tuple[AbstractReducer, ...]) -> str:
+    """The reason why a run cannot be gone back, empty if it can."""
+    if not stepper_of(solver).symmetric:
+        return f"since {solver!r} is not its own inverse with dt negated"
     hard = [type(reducer).__name__ for reducer in reducers if not reducer.reversible]
     return f"since {hard[0]} cannot be run back" if hard else ""
 

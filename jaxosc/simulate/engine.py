@@ -252,10 +252,17 @@ def _scan_and_gather(run: Run, loop: Loop, num_steps: int, save: SaveTimes, segm
     states = jnp.concatenate([start[None], later])
     saved = states[save.steps]
     if save.fractions is not None:
-        saved = between_steps(run, save, saved, states[jnp.minimum(save.steps + 1, num_steps)])
+        after = states[jnp.minimum(save.steps + 1, num_steps)]
+        saved = between_steps(run, save, saved, after, loop.num_steps)
     return run.finish(loop, saved)
 
 
-def between_steps(run: Run, save: SaveTimes, before: Array, after: Array) -> Float[Array, "times n lanes"]:
-    """The states at the fractions of `save`, from those (times, n, lanes) before and after."""
-    return jax.vmap(lambda k, a, b, s: hermite(run, k, a, b, s))(save.steps, before, after, save.fractions)
+def between_steps(
+    run: Run, save: SaveTimes, before: Array, after: Array, num_steps: Int[Array, " lanes"]
+) -> Float[Array, "times n lanes"]:
+    """The states at the fractions of `save`, from those (times, n, lanes) before and after; frozen lanes as they are.
+
+    **Arguments:** `num_steps`, what each lane took.
+    """
+    between = jax.vmap(lambda k, a, b, s: hermite(run, k, a, b, s))(save.steps, before, after, save.fractions)
+    return jnp.where((save.steps[:, None] < num_steps[None, :])[:, None, :], between, before)

@@ -15,13 +15,12 @@ from .._errors import JaxoscError
 from .._results import Result
 from ..fields import AbstractField
 from ..solvers import lanes_of
-from .adjoints import Adjoint, Checkpointed, Reversible, choose_adjoint
+from .adjoints import Adjoint, Checkpointed, Reversible, choose_adjoint, why_not_reversible
 from .engine import LaneRun, SaveTimes, run_lanes
 from .members import Members
 from .reducers import AbstractReducer, FinalEnergyDrift
 from .reversible import reconstruction_error, run_lanes_reversibly, stops_of
 from .solution import Solution
-from .steppers import stepper_of
 
 BLOCK_MEMBERS = 4096
 """Members that run together outside a trace: bounds the memory for weights of their own, and fills the vector units."""
@@ -67,11 +66,11 @@ def run_fixed(
     traced = not is_concrete((members.field, starts, scalars))
     adjoint = choose_adjoint(
         options.adjoint,
-        stepper_of(solver),
+        solver,
         reducers,
         traced=traced,
         num_steps=num_steps,
-        states=starts.size,
+        states=members.count * starts.shape[-1],
         dtype=starts.dtype,
     )
     steps = num_steps if traced else jnp.asarray(num_steps, jnp.int32)
@@ -87,7 +86,7 @@ def run_fixed(
         "engine": "fixed",
         "adjoint": adjoint.sentence,
     }
-    if isinstance(options.adjoint, Reversible) and adjoint.kind == "none" and stepper_of(solver).symmetric:
+    if isinstance(options.adjoint, Reversible) and not traced and not why_not_reversible(solver, reducers):
         run, error = _checked_way_back(job, members, run, width, options.adjoint)
         stats["reconstruction_error"] = error.reshape(members.batch_shape)
     stats["num_steps"] = run.num_steps.reshape(members.batch_shape)
@@ -143,7 +142,12 @@ def _run_with_way_back(job: _Job, field: AbstractField, starts: Float[Array, "la
         job.solver,
         job.reducers,
         scalars=_arrays(job.scalars, starts.dtype),
-        moving=(lanes_move, not is_concrete(starts), tuple(not is_concrete(value) for value in job.scalars)),
+        moving=(
+            lanes_move,
+            jax.tree.map(lambda leaf: isinstance(leaf, jax.core.Tracer), job.reducers),
+            not is_concrete(starts),
+            tuple(not is_concrete(value) for value in job.scalars),
+        ),
         stops=stops_of(job.save, job.num_steps),
         save=job.save,
         tolerance=job.adjoint.tolerance,
@@ -214,15 +218,18 @@ def _save_times(
             "Got traced times, expected concrete ones with save_every or ts, since they fix the shape of the result:"
             " pass t0, t1, dt and ts as plain numbers."
         )
-    if save_every is not None:
-        steps = np.arange(0, num_steps + 1, save_every)
-        return SaveTimes(jnp.asarray(steps, jnp.int32)), jnp.asarray(t0 + steps * dt, dtype)
-    wanted = np.atleast_1d(np.asarray(ts, np.float64))
-    position = np.clip((wanted - float(t0)) / float(dt), 0, num_steps)
-    nearest = np.round(position)
-    position = np.where(np.abs(position - nearest) < 1e-9 * max(num_steps, 1), nearest, position)
-    if np.array_equal(position, np.round(position)):
-        return SaveTimes(jnp.asarray(position, jnp.int32)), jnp.asarray(wanted, dtype)
-    # The last step is the last one to interpolate over: t1 is its far end.
-    steps = np.minimum(np.floor(position), num_steps - 1)
-    return SaveTimes(jnp.asarray(steps, jnp.int32), jnp.asarray(position - steps, dtype)), jnp.asarray(wanted, dtype)
+    # Concrete also inside `jax.jit`, where a plain conversion would be traced: the way back looks at the steps.
+    with jax.ensure_compile_time_eval():
+        if save_every is not None:
+            steps = np.arange(0, num_steps + 1, save_every)
+            return SaveTimes(jnp.asarray(steps, jnp.int32)), jnp.asarray(t0 + steps * dt, dtype)
+        wanted = np.atleast_1d(np.asarray(ts, np.float64))
+        kept_at = jnp.asarray(wanted, dtype)
+        position = np.clip((wanted - float(t0)) / float(dt), 0, num_steps)
+        nearest = np.round(position)
+        position = np.where(np.abs(position - nearest) < 1e-9 * max(num_steps, 1), nearest, position)
+        if np.array_equal(position, np.round(position)):
+            return SaveTimes(jnp.asarray(position, jnp.int32)), kept_at
+        # The last step is the last one to interpolate over: t1 is its far end.
+        steps = np.minimum(np.floor(position), num_steps - 1)
+        return SaveTimes(jnp.asarray(steps, jnp.int32), jnp.asarray(position - steps, dtype)), kept_at

@@ -71,18 +71,24 @@ def run_lanes_reversibly(
     """As `run_lanes`, with the reversible derivative rule.
 
     **Arguments:** those of `run_lanes` and: `stops`, see `stops_of`; `scalars`, (t0, dt, escape_norm); `moving`, for
-    each leaf of (lanes, y0, scalars) whether it is differentiated: constants get no cotangent, as accumulating the one
-    of a weight would cost as much as a step; `tolerance`, see `Reversible`; `single`, whether a start that is missed
-    raises.
+    each leaf of (lanes, reducers, y0, scalars) whether it is differentiated: constants get no cotangent, as
+    accumulating the one of a weight would cost as much as a step; `tolerance`, see `Reversible`; `single`, whether a
+    start that is missed raises.
     """
     run = Run(lanes, stepper_of(solver), reducers, *scalars)
-    moving_lanes, moving_start, moving_scalars = moving
-    chosen = Run(moving_lanes, jax.tree.map(lambda _: False, run.stepper), reducers, *moving_scalars), moving_start
-    end, kept = _differentiable(run, y0, chosen, stops, _Rules(tolerance, single))
+    moving_lanes, moving_reducers, moving_start, moving_scalars = moving
+    moving_run = eqx.tree_at(
+        lambda run: (run.lanes, run.reducers, run.t0, run.dt, run.escape_norm),
+        jax.tree.map(lambda _: False, run),
+        (moving_lanes, moving_reducers, *moving_scalars),
+    )
+    end, kept = _differentiable(run, y0, (moving_run, moving_start), stops, _Rules(tolerance, single))
     if save is None:
         return run.finish(end, None)
     states = kept[stops.at]
-    return run.finish(end, states if save.fractions is None else between_steps(run, save, states, kept[stops.after]))
+    if save.fractions is not None:
+        states = between_steps(run, save, states, kept[stops.after], end.num_steps)
+    return run.finish(end, states)
 
 
 def _differentiable(run: Run, x0: Array, chosen: PyTree, stops: Stops, rules: _Rules) -> tuple[Loop, Array]:
@@ -117,7 +123,7 @@ def reconstruction_error(
     scalars: tuple[Array, Array, Array],
     num_steps: Int[Array, " lanes"],
 ) -> Float[Array, " lanes"]:
-    """How far from `y0` a run back from `end` arrives, relative to the largest component of `y0`, in every lane.
+    """How far from `y0` a run back from `end` arrives, in every lane and relative to the size of `y0`.
 
     **Arguments:** `num_steps`, what each lane took; the others as `run_lanes_reversibly`.
     """
@@ -129,7 +135,7 @@ def reconstruction_error(
 
     memory = run.stepper.init(run.lanes, run.time(most), -run.dt, end)
     found, _ = jax.lax.fori_loop(0, most, body, (end, memory))
-    return _distance(found, y0)
+    return _distance(found, y0, end)
 
 
 def _forward(run: Run, x0: Array, stops: Stops) -> tuple[Loop, Array]:
@@ -174,7 +180,7 @@ def _backward(
     _, pull = jax.vjp(at_start, moving_run, x0)
     pulled, share = pull(jnp.ones_like(x0[0]))
     gradient = jax.tree.map(jnp.add, gradient, pulled)
-    return _refused(gradient, adjoint + share, _distance(found, x0), moving_start is not None, rules)
+    return _refused(gradient, adjoint + share, _distance(found, x0, end.x), moving_start is not None, rules)
 
 
 class _Cotangent(eqx.Module):
@@ -290,12 +296,17 @@ def _before(run: Run, step: Any, x: Array, memory: PyTree, active: Array) -> tup
     """The states before step number `step`, by a step of -dt from its end."""
     t = run.time(step) + run.dt
     earlier, memory = run.stepper.step(run.lanes, t, -run.dt, x, memory)
+    # A frozen lane's memory went on forward, perhaps to NaN, and for fewer steps if all were frozen: begin anew.
+    fresh = run.stepper.init(run.lanes, t, -run.dt, x)
+    memory = jax.tree.map(lambda moved, begun: jnp.where(active[None, :], moved, begun), memory, fresh)
     return jnp.where(active[None, :], earlier, x), memory
 
 
-def _distance(found: Array, start: Array) -> Float[Array, " lanes"]:
-    scale = jnp.maximum(jnp.max(jnp.abs(start), axis=0), jnp.finfo(start.dtype).tiny)
-    return jnp.max(jnp.abs(found - start), axis=0) / scale
+def _distance(found: Array, start: Array, end: Array) -> Float[Array, " lanes"]:
+    """Relative to the start. One at rest has no size of its own: there the end counts, up to 1, where sigma bends."""
+    size, later = (jnp.max(jnp.abs(x), axis=0) for x in (start, end))
+    scale = jnp.maximum(size, jnp.minimum(later, 1))
+    return jnp.max(jnp.abs(found - start), axis=0) / jnp.maximum(scale, jnp.finfo(start.dtype).tiny)
 
 
 def _refused(gradient: PyTree, start_gradient: Array, error: Array, with_start: bool, rules: _Rules) -> PyTree:
@@ -303,15 +314,18 @@ def _refused(gradient: PyTree, start_gradient: Array, error: Array, with_start: 
     missed = ~(error <= rules.tolerance)
     if rules.single:
         message = f"{Result.irreversible.name}: {Result.irreversible.advice}"
-        start_gradient = eqx.error_if(start_gradient, missed, message)
+        gradient, start_gradient = eqx.error_if((gradient, start_gradient), missed, message)
     lanes = missed.shape[0]
 
-    def marked(leaf: Array) -> Array:
-        own = leaf.ndim > 0 and leaf.shape[-1] == lanes
+    def marked(path: tuple[Any, ...], leaf: Array) -> Array:
+        # The last axis of a parameter of drive or activation is no lane, whatever its length.
+        shared = any(getattr(key, "name", "") in ("drive", "activation", "reducers") for key in path)
+        own = not shared and leaf.ndim > 0 and leaf.shape[-1] == lanes
         return jnp.where(missed if own else jnp.any(missed), jnp.nan, leaf)
 
     with jax.numpy_rank_promotion("allow"):
-        return jax.tree.map(marked, gradient), (marked(start_gradient) if with_start else None)
+        gradient = jax.tree_util.tree_map_with_path(marked, gradient)
+        return gradient, (marked((), start_gradient) if with_start else None)
 
 
 def _is_float(leaf: Any) -> bool:

@@ -79,6 +79,8 @@ def simulate(
     y0 = _checked_start(field, y0)
     _check_times(t0, t1, dt, adaptive, escape_norm)
     _check_saving(save_every, ts, t0, t1, reducers, adaptive)
+    if adaptive and adjoint is not None:
+        raise JaxoscError("Got adjoint with adaptive steps, expected fixed ones: drop rtol and atol, or the adjoint.")
     members = pair_members(field, y0, pairing)
     if adaptive:
         first = None if dt is None else jnp.sign(jnp.asarray(t1 - t0)) * dt

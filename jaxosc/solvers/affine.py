@@ -21,9 +21,9 @@ def affine_flow(lanes: Lanes, x: Float[Array, "n lanes"], t: Any, dt: Any) -> Fl
     decayed = jnp.exp(exponent) * x
     if inflow is None:
         return decayed
-    # expm1(z)/z -> 1 at z = 0, where a lane without leak would divide zero by zero.
+    # expm1(z)/z = 1 + z/2 + ... at z = 0, where a lane without leak would divide zero by zero; z/2 for its derivative.
     safe = jnp.where(exponent == 0, 1, exponent)
-    return decayed + dt * inflow * jnp.where(exponent == 0, 1, jnp.expm1(safe) / safe)
+    return decayed + dt * inflow * jnp.where(exponent == 0, 1 + exponent / 2, jnp.expm1(safe) / safe)
 
 
 def has_affine_part(lanes: Lanes) -> bool:

@@ -20,7 +20,9 @@ def _alternating(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...
         coefficients.append(b[i] - coefficients[-1])
         if i + 1 < len(b):
             coefficients.append(a[i + 1] - coefficients[-1])
-    return tuple(coefficients)
+    # A palindrome up to rounding; the lattice mode needs it to the bit.
+    half = coefficients[: len(b)]
+    return (*half, *reversed(half))
 
 
 def _blanes_moan_order_four() -> tuple[float, ...]:

@@ -6,6 +6,7 @@ other are one, as are those of the last block in the middle of every pair.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -44,16 +45,18 @@ class Piece:
 
 
 class HalfSweeps:
-    """The steps of one network. `one_by_one`: no dense blocks, see `blocks_of`."""
+    """The steps of one network. `in_one_place`: every block is visited by the same piece of machine code."""
 
-    def __init__(self, lanes: Lanes, order: int, one_by_one: bool = False) -> None:
-        self.lanes, self.order = lanes, order
-        self.blocks = blocks_of(lanes, one_by_one)
+    def __init__(self, lanes: Lanes, order: int, in_one_place: bool = False) -> None:
+        self.lanes, self.order, self.in_one_place = lanes, order, in_one_place
+        self.blocks = blocks_of(lanes, one_by_one=in_one_place)
         self.outside = has_affine_part(lanes)
         self.joined = not self.outside and lanes.drive is None
 
     def step(self, state: AbstractState, t: Any, dt: Array) -> AbstractState:
         """The states after a step of size `dt` from time t."""
+        if self.in_one_place:
+            return self._in_one_place(state, dt)
         coefficients = COMPOSITIONS[self.order]
         if len(coefficients) == 1:
             return self._once(state, t, dt)
@@ -99,6 +102,43 @@ class HalfSweeps:
             ahead = () if h3 is None else (Pass(h3),)
             return [*(turn if inner else turn[1:2]), Piece(self.blocks[:1], (back, *ahead))]
         return [Piece((), (there,)), *turn, Piece((), (back,))] if self.outside else turn
+
+    def _in_one_place(self, state: AbstractState, dt: Array) -> AbstractState:
+        """The same visits in the same order, as a loop with one body.
+
+        Taking a step back needs the very bits of its increments. Visits that are written out do not give them: the
+        compiler may contract w_1 r_1 + w_2 r_2 to a fused product and sum in two ways, and chose differently in chi and
+        in chi* (seen in the rate form at n = 12).
+        """
+        numbers = [*([-1] if self.outside else []), *range(len(self.blocks))]
+        turns: list[tuple[int, float]] = []
+        for stage, size in enumerate(COMPOSITIONS[self.order]):
+            for number in reversed(numbers) if stage % 2 else numbers:
+                if turns and turns[-1][0] == number:
+                    turns[-1] = number, turns[-1][1] + size
+                else:
+                    turns.append((number, size))
+        indices = jnp.asarray([number for number, _ in turns], jnp.int32)
+        durations = jnp.asarray([size for _, size in turns], dt.dtype)
+
+        def turn(state: AbstractState, one: tuple[Array, Array]) -> tuple[AbstractState, None]:
+            number, duration = one[0], (Pass(one[1] * dt),)
+            if self.blocks[0].width == 1 and self.lanes.colours is None:
+                choices = [
+                    lambda state: self._go(
+                        state, Piece((dataclasses.replace(self.blocks[0], start=number),), duration), 0.0
+                    )
+                ]
+                chosen = jnp.minimum(number, 0)
+            else:
+                choices = [functools.partial(self._go, piece=Piece((block,), duration), t=0.0) for block in self.blocks]
+                chosen = number
+            if not self.outside:
+                return jax.lax.switch(chosen, choices, state), None
+            outside = functools.partial(self._go, piece=Piece((), duration), t=0.0)
+            return jax.lax.switch(chosen + 1, [outside, *choices], state), None
+
+        return jax.lax.scan(turn, state, (indices, durations))[0]
 
     def _once(self, state: AbstractState, t: Any, dt: Array) -> AbstractState:
         """chi(dt): the time, what comes from outside, then all blocks in order."""

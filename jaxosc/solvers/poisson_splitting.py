@@ -137,7 +137,7 @@ def splitting_step(
         start = LatticeState(on_grid(x, grid_of(x.dtype)), grid_of(x.dtype))
     else:
         start = PlainState(x) if lost is None else CompensatedState(x, lost)
-    end = HalfSweeps(lanes, solver.accuracy, one_by_one=solver.lattice).step(start, t, dt)
+    end = HalfSweeps(lanes, solver.accuracy, in_one_place=solver.lattice).step(start, t, dt)
     return end.settled() if isinstance(end, CompensatedState) else (end.value(), None)
 
 

@@ -112,8 +112,10 @@ class SplittingWayBack:
         return before, adjoint, self._with_outside(gradient, by_bias, by_leak)
 
     def _with_outside(self, gradient: SplittingGradient, by_bias: PyTree, by_leak: PyTree) -> SplittingGradient:
-        bias = None if gradient.bias is None else gradient.bias + by_bias
-        leak = None if gradient.leak is None else gradient.leak + by_leak
+        bias, leak = (
+            so_far if so_far is None or more is None else so_far + more
+            for so_far, more in ((gradient.bias, by_bias), (gradient.leak, by_leak))
+        )
         return SplittingGradient(gradient.parts, bias, leak)
 
     def _undone_current(self, x: Array, adjoint: Array, gradient: SplittingGradient, block: Block, h: Any) -> Any:

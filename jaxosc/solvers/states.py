@@ -12,9 +12,11 @@ chain decides how a run of 10^7 steps ends:
 """
 
 import abc
+import functools
 from typing import Any, Self
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -82,8 +84,21 @@ class LatticeState(AbstractState):
 
 
 def on_grid(x: Float[Array, "*shape"], grid: float) -> Float[Array, "*shape"]:
-    """The nearest multiple of `grid`, a power of two: both scalings are exact, and odd symmetry is kept."""
+    """The nearest multiple of `grid`, a power of two: both scalings are exact, and odd symmetry is kept.
+
+    Differentiated it is x itself: rounding is flat almost everywhere, and the gradient of a run would be lost.
+    """
+    return _rounded(x, grid)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _rounded(x: Array, grid: float) -> Array:
     return grid * jnp.round(x / grid)
+
+
+@_rounded.defjvp
+def _rounded_jvp(grid: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _rounded(*primals, grid), tangents[0]
 
 
 def grid_of(dtype: Any) -> float:

@@ -1,4 +1,4 @@
-"""The command line: `jaxosc sweep`, `resume`, `status`, `report` and `doctor`.
+"""The command line: `jaxosc sweep`, `resume`, `status`, `report`, `audit` and `doctor`.
 
 A command gathers its options, leaves every check to the library, and prints. Libraries that take time to load are
 imported inside the commands, so that `--help` answers at once. What a person got wrong comes back as one sentence on
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from . import __version__
 from ._errors import JaxoscError
+from .audit_command import AuditOptions
 
 if TYPE_CHECKING:
     from .sweeps import Status, Sweep
@@ -226,6 +227,31 @@ def report(
 ) -> None:
     """Draw the report of a dataset again: one HTML page that needs nothing else."""
     _say(f"report   {_draw(path, out)}")
+
+
+@app.command(
+    help_epilogue="""Examples:
+  jaxosc audit                                        tanh, four neurons, splitting
+  jaxosc audit --solver euler --activation identity --duration 1000
+  jaxosc audit W.npy --solver tsit5 --dt 0.2 --duration 1e5 --only energy,casimirs"""
+)
+def audit(
+    matrix: Annotated[Path | None, Parameter(help=".npy or .csv file with one square W", show_default=False)] = None,
+    /,
+    *,
+    options: AuditOptions = AuditOptions(),
+) -> None:
+    """Say what a solver keeps of a network, and how fast it loses the rest.
+
+    Runs one network with fixed steps and gives a verdict on its energy, its
+    Casimirs (conserved sums c.y), phase-space volume, oddness and time
+    reversal: exact, bounded, or drifting like sqrt(t), t or exponentially,
+    with the law, the confidence, and whose doing it is.
+    """
+    from .audit_command import examine
+
+    _keep_compiled_programs()
+    _say(str(examine(matrix, options)))
 
 
 @app.command(help_epilogue="Example:\n  jaxosc doctor")

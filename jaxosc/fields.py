@@ -208,7 +208,9 @@ def solve_energy_shift(
 ) -> Float[Array, " n"]:
     """The shortest least-squares solution c (n,) of S c = bias with S = matrix diag(1/energy_weights)."""
     skew = matrix if energy_weights is None else matrix / energy_weights[None, :]
-    return jnp.linalg.lstsq(skew, bias)[0]
+    # By the pseudo-inverse, whose derivative has a formula of its own (Golub and Pereyra 1973): that of `lstsq` goes
+    # through singular values, which are equal in pairs for skew S, and divides by their differences.
+    return jnp.matmul(jnp.linalg.pinv(skew), bias, precision="highest")
 
 
 def driven_bias(

@@ -28,6 +28,7 @@ FLOORS = {
     "oracles": 2,
     "solvers": 3,
     "simulate": 4,
+    "audit": 5,
     "orbits": 5,
     "sweeps": 6,
     "tuning": 6,
@@ -35,13 +36,14 @@ FLOORS = {
     "reproduce": 6,
     "plotting": 7,
     "report": 8,
+    "audit_command": 9,
     "doctor": 9,
     "cli": 9,
     "__main__": 10,
 }
 
 # Neighbours on one floor that belong to one room: the check of activations, and what the commands are made of.
-SAME_ROOM = {"activation_check": "activations", "doctor": "cli"}
+SAME_ROOM = {"activation_check": "activations", "audit_command": "cli", "doctor": "cli"}
 
 EVERYWHERE = {"jax", "jaxtyping", "equinox", "numpy"}
 NUMERICS = {"diffrax", "optimistix", "lineax"}  # from floor 3 up
@@ -52,6 +54,7 @@ GATES = {
     "plotting": {"matplotlib", "cycler"},
     # The page lays plotting's pictures onto figures of its own sizes, and packs them small.
     "report": {"jinja2", "markupsafe", "matplotlib", "PIL"},
+    "audit_command": {"cyclopts"},
     "doctor": {"rich"},
     "cli": {"cyclopts", "rich"},
 }

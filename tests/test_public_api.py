@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from test_pair_splitting import SOLVERS as PAIR_ROWS
 from test_solvers import SOLVERS as SOLVER_ROWS
 
 import jaxosc as jo
@@ -84,7 +85,7 @@ def test_kinds_are_complete():
     weights = "DenseSkew RotationBlocks Circulant BandedSkew LowRankSkew Bipartite Symmetrizable Unconstrained"
     assert {cls.__name__ for cls in ACTIVATIONS} == set(activations.split())
     assert {cls.__name__ for cls in WEIGHTS} == set(weights.split())
-    assert {"ForwardEuler", "PoissonSplitting"} <= {cls.__name__ for cls in SOLVERS}
+    assert {"ForwardEuler", "PairSplitting", "PoissonSplitting"} <= {cls.__name__ for cls in SOLVERS}
     assert {"EnergyDrift", "Norms", "Crossings"} <= {cls.__name__ for cls in REDUCERS}
 
 
@@ -119,7 +120,7 @@ def test_weights_have_the_interface_of_their_kind(cls, dtype):
 
 
 def test_solvers_have_rows_in_the_table_of_problems():
-    assert {type(solver) for solver in SOLVER_ROWS.values()} >= set(SOLVERS)
+    assert {type(solver) for solver in (*SOLVER_ROWS.values(), *PAIR_ROWS.values())} >= set(SOLVERS)
 
 
 def samples():

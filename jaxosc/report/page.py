@@ -11,6 +11,7 @@ from jaxosc._errors import JaxoscError
 from .block import Block, paragraph, render
 from .closeups import EnergyOverTime, Portraits
 from .headline import Headline
+from .keeps import Keeps
 from .overviews import DriftAgainstDt, Shares, StabilityMaps
 from .record import Reproduce, Spec
 from .study import Study
@@ -24,6 +25,7 @@ BLOCKS: tuple[Block, ...] = (
     DriftAgainstDt(),
     Portraits(),
     EnergyOverTime(),
+    Keeps(),
     Shares("result", "How the runs ended", "Shares of the result codes."),
     Shares(
         "orbit",

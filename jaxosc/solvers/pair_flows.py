@@ -37,8 +37,8 @@ PARTS = 64
 """How many turns a long one is. Their number is fixed, as reverse derivatives need a length, and only a few neurons in
 steps that are too long for anything else come here."""
 
-# Coefficients of z^(2k) in z/sn(z | m), k = 0 .. 5: a polynomial of m each, over a common denominator. Unlike the series
-# of sn itself it has no pole at i K': it converges for |z| < pi whatever m is, and at z = 3/16 six terms leave 2e-15.
+# Coefficients of z^(2k) in z/sn(z | m), k = 0 .. 5: a polynomial of m each, over a common denominator. Unlike sn itself
+# it has no pole at i K': the series converges for |z| < pi whatever m is, and at z = 3/16 six terms leave 2e-15.
 _COSECANT_SERIES = (
     (1, (1,)),
     (6, (1, 1)),
@@ -124,7 +124,7 @@ class TanhPlanes(AbstractPlanes):
         return jnp.where(near, jnp.arctanh(jnp.where(near, u, 0)), jnp.where(u < 0, -outer, outer))
 
     def swept(self, place: TanhPlace, longest: Float[Array, ""], sweep: Sweep) -> TanhPlace:
-        """Turns of one piece, or of `PARTS` pieces when some angle is too long: up to `PARTS * SHORT_TURN`, then cut."""
+        """Turns in one piece, or all in `PARTS` pieces when an angle is too long for one."""
 
         def short(place: TanhPlace) -> TanhPlace:
             u, r = sweep(turned, (place.u, place.r))
@@ -158,10 +158,10 @@ def turned(
     one_less_c = square / (1 + jnp.sqrt(1 - square))
     one_less_d = m * square / (1 + jnp.sqrt(1 - m * square))
     one_less_cd = one_less_c + one_less_d - one_less_c * one_less_d
-    s, both = _signs(u) * s, u[:1] * u[1:]
+    both, signed = u[:1] * u[1:], _signs(u) * s
     own = square * u * u
-    u_step = (s * u[::-1] * r * r - u * (one_less_cd - own)) / (1 - own)
-    r_step = r * (own - one_less_d - s * both * (1 - one_less_c)) / (1 - own)
+    u_step = (signed * u[::-1] * r * r - u * (one_less_cd - own)) / (1 - own)
+    r_step = r * (own - one_less_d - signed * both * (1 - one_less_c)) / (1 - own)
     return u + u_step, r + r_step
 
 

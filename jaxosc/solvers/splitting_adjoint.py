@@ -30,7 +30,7 @@ class SplittingGradient(eqx.Module):
     nobody asks.
     """
 
-    parts: tuple[Float[Array, "a b lanes"], ...] | None
+    parts: tuple[Float[Array, "_ _ lanes"], ...] | None
     bias: Float[Array, "n lanes"] | None
     leak: Float[Array, " lanes"] | None
 

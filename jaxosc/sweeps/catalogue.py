@@ -44,6 +44,8 @@ SOLVERS: Mapping[str, Callable[[], diffrax.AbstractSolver]] = {
     "poisson_splitting": lambda: PoissonSplitting(2),
     "poisson_splitting_1": lambda: PoissonSplitting(1),
     "poisson_splitting_4": lambda: PoissonSplitting(4),
+    "poisson_splitting_6": lambda: PoissonSplitting(6),
+    "poisson_splitting_8": lambda: PoissonSplitting(8),
     "pair_splitting": PairSplitting,
     "discrete_gradient": DiscreteGradient,
 }

@@ -1,5 +1,6 @@
 """Audits against what is known: a table of truths, the laws on made-up series, the windows, and what is refused."""
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field as dataclass_field
 
@@ -12,14 +13,12 @@ import pytest
 from problems import rotation, skew
 
 import jaxosc as jo
-from jaxosc import cli, sweeps
+from jaxosc import cli
 from jaxosc.audit.fits import Series
 from jaxosc.audit.laws import exact_law, law_of, law_of_distance, rounding_bound
 from jaxosc.audit.runs import kept_steps
 from jaxosc.audit.windows import AbstractMeasure, read_windows, windows_of
 from jaxosc.fields import AbstractField
-from jaxosc.report.keeps import Keeps
-from jaxosc.report.study import Study
 from jaxosc.simulate import lanes_of, run_lanes
 from jaxosc.solvers import DiscreteGradient, PairSplitting, PoissonSplitting
 from jaxosc.weights import DenseSkew, Symmetrizable
@@ -241,6 +240,7 @@ class TestReport:
         assert report.casimirs == (report.finding("casimir 1"),)
         assert report.conservative
         assert report.energy.cause is None
+        assert pickle.loads(pickle.dumps(report)) == report
         with pytest.raises(jo.JaxoscError, match="'volume', expected one of energy, casimir 1"):
             report.volume  # noqa: B018
 
@@ -308,8 +308,8 @@ class TestLaws:
             return make
 
         # A wander with a memory of a third of the run looks like a drift now and then; it never may often.
-        for memory, least in ((1.0, 1.0), (5.0, 0.97), (20.0, 0.9)):
-            assert self.share(BOUNDED, wander(memory), 30) >= least
+        for memory, least in ((1.0, 1.0), (5.0, 0.95), (20.0, 0.85)):
+            assert self.share(BOUNDED, wander(memory), 20) >= least
 
     @pytest.mark.parametrize("slow", [0.7, 1.5, 4.0])
     def test_a_beat_is_bounded(self, slow: float) -> None:
@@ -419,7 +419,7 @@ class TestCommandLine:
 
     def test_audits_a_matrix_that_need_not_be_skew(self, tmp_path, capsys) -> None:
         np.save(tmp_path / "W.npy", np.array([[-0.05, 1.0], [-1.0, -0.05]]))
-        words = f"audit {tmp_path / 'W.npy'} --solver euler --duration 400 --only energy,oddness --no-x64".split()
+        words = f"audit {tmp_path / 'W.npy'} --solver euler --duration 400 --only energy --no-x64".split()
         assert cli.run(words) == 0
         shown = capsys.readouterr().out
         assert "the symmetric part of W" in shown
@@ -444,15 +444,3 @@ class TestCommandLine:
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert sentence in error
-
-
-def test_the_report_of_a_study_says_what_each_solver_keeps() -> None:
-    sweep = sweeps.Sweep(
-        activation=["tanh"], solver=["euler", "poisson_splitting"], neurons=[2], gain=[2.0], dt=[0.1], draws=1, ics=1,
-        duration=5.0,
-    )  # fmt: skip
-    html = Keeps().html(Study(sweep.run(None, progress=False)))
-    assert "audited over 20,000 steps in float64" in html
-    assert "poisson_splitting: the energy error is bounded with tanh." in html
-    assert "euler: the energy error is" in html
-    assert html.count("<tr>") == 3

@@ -15,7 +15,7 @@ from test_solvers import SOLVERS as SOLVER_ROWS
 
 import jaxosc as jo
 
-ROOMS = ("", "weights", "solvers", "oracles", "simulate", "sweeps", "plotting", "report")
+ROOMS = ("", "weights", "solvers", "oracles", "simulate", "audit", "sweeps", "plotting", "report")
 
 
 def public(room):

@@ -143,6 +143,14 @@ def test_the_report_says_what_the_store_holds(store, written):
     assert "Not shown" not in text
 
 
+def test_the_report_says_what_each_solver_keeps(written):
+    """By audits over more steps than the study's own, whatever its network is."""
+    text = Page(written[1]).text
+    assert "audited over 20,000 steps in float64" in text
+    assert "poisson_splitting: the energy error is bounded with identity, tanh." in text
+    assert re.search(r"euler: the energy error is exponential( \(the run ended as escaped\))? with identity; ", text)
+
+
 def test_the_members_shown_are_exactly_those_of_the_store(store):
     data = sweeps.load(store)
     place = trajectories.chosen_place(data)
@@ -330,7 +338,7 @@ def test_what_a_dataset_lacks_is_said_where_it_is_missed(tmp_path):
     data = one_sweep(activations=("rectified_tanh",)).drop_vars(["energy_drift", "energy_drift_max", "orbit"])
     del data.attrs["spec"]
     page = assert_self_contained(report.write(data, tmp_path / "r.html").read_text(encoding="utf-8"))
-    assert page.text.count("Not shown. Got") == 6  # maps, drift, portraits, energy, orbits, spec
+    assert page.text.count("Not shown. Got") == 7  # maps, drift, portraits, energy, what is kept, orbits, spec
     assert "expected energy_drift_max or energy_drift" in page.text
     assert len(page.of("picture")) == 1  # the results are still there
 
@@ -391,7 +399,7 @@ def test_a_sweep_of_python_objects_says_that_no_command_repeats_it(tmp_path):
     out = report.write(sweep.run(None, progress=False), tmp_path / "r.html")
     page = assert_self_contained(out.read_text(encoding="utf-8"))
     assert "The command line cannot repeat this sweep." in page.text
-    assert page.text.count("Not shown. Got a store whose activation") == 2  # portraits and energy against time
+    assert page.text.count("Not shown. Got a store whose activation") == 3  # portraits, energy against time, audits
 
 
 def test_other_axes_become_pictures_of_their_own_up_to_four():

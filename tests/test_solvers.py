@@ -69,12 +69,13 @@ def random_start(n: int, seed: int, *batch: int) -> jnp.ndarray:
     return jnp.asarray(np.random.default_rng(seed).standard_normal((*batch, n)))
 
 
-# A large orbit turns at corners in no time: its error at order 8 falls to rounding before the leading term rules.
+# A large orbit turns at corners in no time: its error at order 8 falls to rounding before the leading term rules. The
+# discrete gradient, which stays on the orbit and goes along its straight sides exactly, has an error of 1e-12 there.
 ORDER_ROWS = [
     (name, problem)
     for name in SOLVERS
     for problem in PROBLEMS
-    if (name, problem.name) != ("splitting_8", "tanh_pair_large")
+    if (name, problem.name) not in {("splitting_8", "tanh_pair_large"), ("discrete_gradient", "tanh_pair_large")}
 ]
 
 

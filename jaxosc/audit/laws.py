@@ -192,7 +192,7 @@ def _has_left(series: Series) -> bool:
 
 
 def _forecast_score(series: Series, name: str, noise: float) -> float:
-    """Mean over several splits of ln of the forecast error (root mean square) of one law, and of what is but `noise`."""
+    """Mean over several splits of ln of the forecast error (root mean square) of one law, with `noise` added to it."""
     count, weights = len(series.times), series.weights
     scores = []
     for split in _SPLITS:

@@ -1,0 +1,139 @@
+"""How each library integrates many members to many times, at its documented best on one core."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.integrate import solve_ivp
+
+import jaxosc as jo
+
+from .problems import Problem
+
+Runner: TypeAlias = Callable[[float, np.ndarray], tuple[Any, Any]]
+"""(setting, times) to states (members, times, n) and steps per member, a mean or one for each."""
+
+
+def simulated(solver: Any) -> Callable[[Problem], Runner]:
+    """`jo.simulate`, called as people call it: outside of a jit, so that each call pays for its checks in Python."""
+
+    def make(problem: Problem) -> Runner:
+        starts, field = jnp.asarray(problem.starts), problem.field
+
+        def run(dt: float, ts: np.ndarray) -> tuple[Any, Any]:
+            kept = None if len(ts) == 1 else ts
+            solution = jo.simulate(field, starts, t1=float(ts[-1]), dt=dt, ts=kept, solver=solver)
+            return solution.ys, solution.stats["num_steps"]
+
+        return run
+
+    return make
+
+
+def euler_loop(problem: Problem) -> Runner:
+    """The hand-written loop under `vmap` and `jit`; equal intervals between the times."""
+    starts, field = jnp.asarray(problem.starts), problem.field
+
+    @functools.partial(jax.jit, static_argnums=(1, 2, 3))
+    def loop(starts: Any, dt: float, num_steps: int, save_every: int) -> Any:
+        return jax.vmap(lambda y0: jo.euler_loop(field, y0, dt, num_steps, save_every)[1][1:])(starts)
+
+    def run(dt: float, ts: np.ndarray) -> tuple[Any, Any]:
+        num_steps = round(float(ts[-1]) / dt)
+        return loop(starts, dt, num_steps, num_steps // len(ts)), num_steps
+
+    return run
+
+
+def by_diffrax(solver: Any, adaptive: bool = False) -> Callable[[Problem], Runner]:
+    """`diffrax.diffeqsolve` under `vmap` and `jit`.
+
+    At its best: failures as values (`throw=False`, `EQX_ON_ERROR=nan`); no bound on the steps (measured: an exact bound
+    makes no forward run faster, and costs a compilation each); step size and tolerance traced; and only the end of an
+    interval saved, with a scan over the intervals, which begin with the mean step of the one before.
+    """
+
+    def make(problem: Problem) -> Runner:
+        starts, term = jnp.asarray(problem.starts), diffrax.ODETerm(problem.field)
+
+        def one_interval(setting: Any, carry: tuple[Any, Any], duration: Any) -> tuple[Any, Any]:
+            y, dt = carry
+            controller = diffrax.PIDController(rtol=setting, atol=setting) if adaptive else diffrax.ConstantStepSize()
+            solution = diffrax.diffeqsolve(
+                term,
+                solver,
+                0.0,
+                duration,
+                dt,
+                y,
+                saveat=diffrax.SaveAt(t1=True),
+                stepsize_controller=controller,
+                max_steps=None,
+                throw=False,
+            )
+            dt = duration / solution.stats["num_accepted_steps"] if adaptive else dt
+            return (solution.ys[-1], dt), (solution.ys[-1], solution.stats["num_steps"])
+
+        @jax.jit
+        def solve(starts: Any, setting: Any, durations: Any) -> tuple[Any, Any]:
+            def one(y0: Any) -> tuple[Any, Any]:
+                first = jnp.asarray(0.1) if adaptive else setting
+                interval = functools.partial(one_interval, setting)
+                _, (ys, steps) = jax.lax.scan(interval, (y0, first), durations)
+                return ys, jnp.sum(steps)
+
+            return jax.vmap(one)(starts)
+
+        return lambda setting, ts: solve(starts, jnp.asarray(setting), jnp.asarray(np.diff(ts, prepend=0.0)))
+
+    return make
+
+
+def by_scipy(problem: Problem) -> Runner:
+    """SciPy's DOP853, member by member. Steps are evaluations over 12."""
+    matrix = problem.matrix
+
+    def velocity(t: float, y: np.ndarray) -> np.ndarray:
+        return matrix @ np.tanh(y)
+
+    def run(rtol: float, ts: np.ndarray) -> tuple[Any, Any]:
+        options = dict(method="DOP853", t_eval=ts, rtol=rtol, atol=rtol)
+        solutions = [solve_ivp(velocity, (0, ts[-1]), y0, **options) for y0 in problem.starts]
+        return np.stack([solution.y.T for solution in solutions]), np.mean([s.nfev for s in solutions]) / 12
+
+    return run
+
+
+def by_heyoka(problem: Problem) -> Runner:
+    """heyoka's Taylor integrator, members in batches as wide as the vector registers; what it compiles is kept."""
+    import heyoka
+
+    n, width = problem.n, heyoka.recommended_simd_size()
+    names = heyoka.make_vars(*[f"y{i}" for i in range(n)])
+    active = [heyoka.tanh(name) for name in names]
+    rows = [heyoka.sum([float(problem.matrix[i, j]) * active[j] for j in range(n) if j != i]) for i in range(n)]
+
+    @functools.cache
+    def integrator(tol: float) -> Any:
+        # Compact mode is two to four times slower at n = 32; written out, n = 128 would compile for many minutes.
+        equations = list(zip(names, rows, strict=True))
+        return heyoka.taylor_adaptive_batch(equations, np.zeros((n, width)), tol=tol, compact_mode=n > 32)
+
+    def run(tol: float, ts: np.ndarray) -> tuple[Any, Any]:
+        members, taylor, steps = len(problem.starts), integrator(tol), 0.0
+        states = np.zeros((members, len(ts), n))
+        for begin in range(0, members, width):
+            chosen = np.minimum(np.arange(begin, begin + width), members - 1)
+            taylor.set_time(0.0)
+            taylor.state[:] = problem.starts[chosen].T
+            for number, t in enumerate(ts):
+                taylor.propagate_until(float(t))
+                states[chosen, number] = taylor.state.T
+                steps += float(np.mean([result[3] for result in taylor.propagate_res]))
+        return states, steps / -(-members // width)
+
+    return run

@@ -1,8 +1,8 @@
 """The networks that are integrated, their true solutions, and the three errors: state, energy, period.
 
 One random skew W of spectral norm 1 for each n (n = 2: the pair of angular frequency 1), tanh, starts from a standard
-normal distribution: |y_i| of about 1, where n >= 8 is chaotic. There a state can be right up to some time only, so it is
-compared at t = 100. The energy is conserved for ever, and so is the period of the pair.
+normal distribution: |y_i| of about 1, where n >= 8 is chaotic. There a state can be right up to some time only, so it
+is compared at t = 100. The energy is conserved for ever, and so is the period of the pair.
 """
 
 import dataclasses
@@ -117,8 +117,8 @@ def period_error(
 def turns_of(states: Float[np.ndarray, "members times 2"], ts: Float[np.ndarray, " times"]) -> np.ndarray:
     """Turns made from the first time to the last, whole and fractional, (members,).
 
-    The fraction at each time is the phase in the closed form of the orbit that the state is on. How many whole turns lie
-    between two times follows from the periods of the orbits at both ends: for certain where the period is right to half
+    The fraction at each time is the phase in the closed form of the orbit that the state is on. How many whole turns
+    lie between two times follows from the periods of the orbits at both ends: for certain where the period is right to half
     a turn in the interval, and to a few turns of many where the energy runs away.
     """
     phase, period = _phase_and_period(states)

@@ -56,7 +56,7 @@ class Study:
     long_end: dict[int, float]
     times: dict[int, int]
     every: int = 1
-    rules: Rules = Rules()
+    rules: Rules = dataclasses.field(default_factory=Rules)
 
 
 # 8,192 neurons in short runs: a call then takes ten times the constant cost of a call in Python, or more. Intervals of
@@ -142,8 +142,8 @@ def print_points(points: Sequence[Point], reference: Reference) -> None:
     """A table for the short runs and one for the long ones."""
     n = points[0].n
     say(
-        f"Reference at n = {n}, t = {reference.t1:g}: {reference.ways[0]}; {reference.ways[1]} is {reference.uncertainty:.1e}"
-        f" away from it (median of members; largest {reference.largest:.1e})."
+        f"Reference at n = {n}, t = {reference.t1:g}: {reference.ways[0]}; {reference.ways[1]} is"
+        f" {reference.uncertainty:.1e} away from it (median of members; largest {reference.largest:.1e})."
     )
     for is_long in (False, True):
         here = [point for point in points if point.is_long is is_long]
@@ -222,7 +222,8 @@ def print_state_answers(answers: Sequence[StateAnswer]) -> None:
     )
     lost = [answer for answer in answers if answer.reason]
     say(
-        f"(b) In {len(answers) - len(lost)} of {len(answers)} points of the best peers ours is within {WANTED_SHARE:g} times."
+        f"(b) In {len(answers) - len(lost)} of {len(answers)} points of the best peers ours is within"
+        f" {WANTED_SHARE:g} times."
     )
     for answer in lost:
         say(f"  n = {answer.peer.n}: {answer.peer.name} wins by {answer.ratio:.2g}: {answer.reason}.")

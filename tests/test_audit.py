@@ -14,7 +14,7 @@ from problems import rotation, skew
 
 import jaxosc as jo
 from jaxosc import cli
-from jaxosc.audit.fits import Series
+from jaxosc.audit.fits import SETTLING, Series, fit
 from jaxosc.audit.laws import exact_law, law_of, law_of_distance, rounding_bound
 from jaxosc.audit.runs import kept_steps
 from jaxosc.audit.windows import AbstractMeasure, read_windows, windows_of
@@ -340,13 +340,26 @@ class TestLaws:
 
         assert self.share(verdict, make, 6) == 1.0
 
+    @pytest.mark.parametrize(
+        ("name", "curve"),
+        [
+            (LINEAR, lambda t: 1 + 0.2 * t),
+            (SQRT, lambda t: 1 + 0.2 * np.sqrt(t)),
+            (EXPONENTIAL, lambda t: 2 * np.exp(0.05 * t)),
+            (SETTLING, lambda t: 0.5 + 3 * np.exp(-1.5 * (t - 0.5) / 63)),  # the slowest rate that is offered
+        ],
+    )
+    def test_a_law_fits_itself(self, name: str, curve: Callable[[np.ndarray], np.ndarray]) -> None:
+        series = self.series(curve(self.times))
+        assert fit(series, name)(2 * self.times) == pytest.approx(curve(2 * self.times), rel=1e-9)
+
     def test_a_signed_quantity_drifts_too(self) -> None:
         law = law_of(self.series(-1e-3 * self.times, relative=False))
         assert (law.verdict, law.confidence) == (LINEAR, 1.0)
         assert law.rate == pytest.approx(-1e-3, rel=1e-6)
 
     def test_rounding_is_told_from_a_small_error_by_when_it_comes(self) -> None:
-        steps = np.arange(100.0, 100_001.0, 100.0)
+        steps = np.arange(1.0, 100_001.0, 33.0)
         bound = rounding_bound(steps, 2, 2.2e-16)
         assert bound[-1] < 2e-11
         walk = 2.2e-16 * np.sqrt(steps)

@@ -101,9 +101,7 @@ def _energy_answer(peer: Point, long: Sequence[Point]) -> EnergyAnswer:
 
 def _why_close(peer: Point, ours: Point) -> str:
     if peer.energy_error < WANTED_RATIO * rounding_walk(peer):
-        return (
-            f"its own energy is at rounding ({peer.energy_error:.0e}), so nothing can be {WANTED_RATIO:g} times below"
-        )
+        return f"its own energy is at rounding ({peer.energy_error:.0e}), {WANTED_RATIO:g} times below which nothing is"
     return f"{ours.name} has the least energy error in that time"
 
 

@@ -42,7 +42,7 @@ def discrete_gradient_iterations(problem: Problem, dt: float) -> float:
 
 def implicit_evaluations(solver: Any, problem: Problem, rtol: float) -> float:
     """Of an adaptive implicit solver: counted by a callback in a short run of one member."""
-    count = 0
+    field, count = problem.field, 0
 
     def seen(_: Any) -> None:
         nonlocal count
@@ -50,7 +50,7 @@ def implicit_evaluations(solver: Any, problem: Problem, rtol: float) -> float:
 
     def velocity(t: Any, y: Any, args: Any) -> Any:
         jax.debug.callback(seen, y[0])
-        return problem.field(t, y, args)
+        return field(t, y, args)
 
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(velocity),

@@ -57,9 +57,7 @@ def methods_for(n: int) -> list[Method]:
 def missing() -> list[str]:
     """Which peers are left out and why, a sentence for each."""
     if importlib.util.find_spec("heyoka") is None:
-        return [
-            'heyoka is left out, since it is not installed: `pip install ".[bench]"` brings it where it has a wheel.'
-        ]
+        return ['heyoka is left out, since it is not installed: pip install ".[bench]" brings it where it has a wheel.']
     return []
 
 

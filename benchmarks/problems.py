@@ -118,8 +118,8 @@ def turns_of(states: Float[np.ndarray, "members times 2"], ts: Float[np.ndarray,
     """Turns made from the first time to the last, whole and fractional, (members,).
 
     The fraction at each time is the phase in the closed form of the orbit that the state is on. How many whole turns
-    lie between two times follows from the periods of the orbits at both ends: for certain where the period is right to half
-    a turn in the interval, and to a few turns of many where the energy runs away.
+    lie between two times follows from the periods of the orbits at both ends: for certain where the period is right to
+    half a turn in the interval, and to a few turns of many where the energy runs away.
     """
     phase, period = _phase_and_period(states)
     advance = np.diff(phase, axis=-1)

@@ -10,6 +10,7 @@ The full run takes about ten minutes of one core.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ from .problems import (
     reference_of,
     state_error,
 )
+from .runners import euler_loop
 
 OUT = Path("build/benchmarks")
 
@@ -101,10 +103,10 @@ def _measured(
         if settings:
             run = method.make(method.problem(problem, is_long))
             for setting in settings:
-                # The same program on an easier task: all but the loops with a fixed number of steps compile it once.
+                # The same program with less to do: all but the loop with its fixed number of steps are compiled so.
+                brief = ts if method.make is euler_loop else ts / ts[0] * max(setting, 0.1)
                 jobs[method, setting] = Job(
-                    run=lambda run=run, setting=setting: run(setting, ts),
-                    warm=lambda run=run, setting=setting: run(setting, ts / ts[0] * max(setting, 0.1)),
+                    run=functools.partial(run, setting, ts), warm=functools.partial(run, setting, brief)
                 )
     points = []
     for (method, setting), (timing, (states, steps)) in harness.measure(jobs, study.rules).items():
@@ -142,23 +144,14 @@ def print_points(points: Sequence[Point], reference: Reference) -> None:
     """A table for the short runs and one for the long ones."""
     n = points[0].n
     say(
-        f"Reference at n = {n}, t = {reference.t1:g}: {reference.ways[0]}; {reference.ways[1]} is"
+        f"Reference at n = {n}, t = {reference.t1:g}: {reference.ways[0]}. {reference.ways[1]} is"
         f" {reference.uncertainty:.1e} away from it (median of members; largest {reference.largest:.1e})."
     )
     for is_long in (False, True):
         here = [point for point in points if point.is_long is is_long]
         if not here:
             continue
-        columns = [
-            "method",
-            "setting",
-            "members",
-            "µs/member/time",
-            "spread",
-            "evaluations/time",
-            "state error",
-            "energy error",
-        ]
+        columns = ["method", "setting", "members", "µs", "spread", "evaluations", "state error", "energy error"]
         columns += ["period error"] if is_long and n == 2 else []
         rows = [
             [
@@ -174,8 +167,9 @@ def print_points(points: Sequence[Point], reference: Reference) -> None:
             ][: len(columns)]
             for point in here
         ]
-        state = "state error: at t = 100 with this setting; " if is_long else ""
-        print_table(f"n = {n}, until t = {here[0].t1:g} ({state}errors: medians over members)", columns, rows)
+        state = "; state error: at t = 100 with this setting" if is_long else ""
+        units = "µs of CPU and evaluations of the activation, for a member and a unit of time; median errors of members"
+        print_table(f"n = {n}, until t = {here[0].t1:g} ({units}{state})", columns, rows)
 
 
 def print_energy_answers(answers: Sequence[EnergyAnswer]) -> None:
@@ -217,14 +211,10 @@ def print_state_answers(answers: Sequence[StateAnswer]) -> None:
         for answer in answers
     ]
     columns = ["n", "best peer", "µs", "state error", "ours / peer's", "without Diffrax's solvers"]
-    print_table(
-        "(b) State error at t = 100 in equal time, ours (solvers and engine) over the best peer's", columns, rows
-    )
+    print_table("(b) State error at t = 100 in equal time: the best of ours over that of the best peer", columns, rows)
     lost = [answer for answer in answers if answer.reason]
-    say(
-        f"(b) In {len(answers) - len(lost)} of {len(answers)} points of the best peers ours is within"
-        f" {WANTED_SHARE:g} times."
-    )
+    within = len(answers) - len(lost)
+    say(f"(b) In {within} of {len(answers)} points of the best peers ours is within {WANTED_SHARE:g} times.")
     for answer in lost:
         say(f"  n = {answer.peer.n}: {answer.peer.name} wins by {answer.ratio:.2g}: {answer.reason}.")
 

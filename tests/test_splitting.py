@@ -116,7 +116,9 @@ def input_at(t):
 
 class TestDrive:
     @pytest.mark.parametrize("form", [jo.CurrentRNN, jo.RateRNN])
-    @pytest.mark.parametrize("order", [2, 4, 6])
+    @pytest.mark.parametrize(
+        "order", [4, pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)]
+    )
     def test_order(self, form: type, order: int) -> None:
         """With input, bias and leak; the reference is Diffrax's own, which knows nothing of our lanes."""
         field = form(DenseSkew.from_matrix(skew(3, 10)), bias=[0.1, 0.2, -0.1], leak=0.1, drive=input_at)

@@ -24,19 +24,22 @@ class Reversible(eqx.Module):
 
     For solvers that are their own inverse with dt negated (`PoissonSplitting` of order 2 and more, `PairSplitting`) and
     losses on final and saved states and on the reducers of this package. Elsewhere the run is checkpointed, and
-    `stats["adjoint"]` says so. Costs about four forward runs.
+    `stats["adjoint"]` says so. Costs about four forward runs. First derivatives backward only, as by `jax.grad` and
+    `jax.jacrev`: for `jax.jvp` and `jax.hessian` take another adjoint.
 
-    Running back amplifies roundings where the orbit is chaotic: after 10^4 steps nothing may be left of the start. So
-    the start that the backward run finds is compared with the true one. A member that misses it by more than
-    `tolerance` is refused: its gradient is NaN (a shared weight's too), a single run raises. There take
-    `jo.Checkpointed()`, or the lattice mode of `PoissonSplitting`, which returns to the very bits. Called outside a
-    transformation, `simulate` runs back at once: `stats["reconstruction_error"]` holds the distance for each member,
-    and a refused one has the result code `irreversible`.
+    Running back amplifies roundings where the orbit is chaotic or forgets its start: after 10^4 steps nothing may be
+    left of it. So the start that the backward run finds is compared with the true one. A member that misses it by more
+    than `tolerance` is refused: its gradient is NaN (a shared weight's too), a single run raises, also under `jax.vmap`
+    (throw=False: NaN). There take `jo.Checkpointed()`, or the lattice mode of `PoissonSplitting`, which returns to the
+    very bits. Called outside a transformation, `simulate` runs back at once: `stats["reconstruction_error"]` holds the
+    distance for each member, and a refused one has the result code `irreversible`. A weight with a diagonal is undone
+    only to the accuracy of the Runge-Kutta step that solves it.
 
     **Arguments:**
 
-    - `tolerance`: largest distance from the start, relative to the largest component of the start. None: 1e-6 in
-      float64, 0.03 in float32 (about 100 sqrt(eps)).
+    - `tolerance`: largest distance from the start, relative to the largest component of the start, or of the end (but
+      not more than 1) if that is larger: a start at rest has no size. None: 1e-6 in float64, 0.03 in float32 (about
+      100 sqrt(eps)).
     """
 
     tolerance: float | None = eqx.field(static=True)
@@ -54,7 +57,8 @@ class Reversible(eqx.Module):
 class Checkpointed(eqx.Module):
     """Gradients from states kept at checkpoints, the steps between computed again: memory grows like sqrt(steps).
 
-    For every solver and reducer. Costs about one forward run more than a stored tape.
+    For every solver and reducer. Costs about one forward run more than a stored tape. With `save_every` or `ts` every
+    state is kept besides: memory grows with the steps then, though far slower than a tape.
 
     **Arguments:** `checkpoints`, how many states to keep; None for about the square root of the number of steps.
     """

@@ -21,6 +21,12 @@ WANTED_RATIO = 100.0
 WANTED_SHARE = 2.0
 """(b) asks for a state error at most this many times the best peer's."""
 
+NOTHING = 1.0
+"""A state error of the size of the states: whoever has it knows nothing of them, and wins nothing."""
+
+ROUNDING = 1e-12
+"""Periods and states closer than this to the truth are equally accurate: what is left is rounding, and chaos."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Point:
@@ -56,7 +62,7 @@ class Point:
     @property
     def accuracy(self) -> float:
         """What "equally accurate" means for a long run: the period of the pair, the state at t = 100 elsewhere."""
-        return self.period_error if self.n == 2 else self.state_error
+        return max(self.period_error if self.n == 2 else self.state_error, ROUNDING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +120,7 @@ def state_answers(points: Sequence[Point], floor: dict[int, float]) -> list[Stat
     """(b) for every point of the peers' best, by n; errors below `floor[n]`, that of the reference, count as it."""
     answers = []
     for n in sorted({point.n for point in points}):
-        short = [point for point in points if point.n == n and not point.is_long]
+        short = [point for point in points if point.n == n and not point.is_long and point.state_error < NOTHING]
         mine = [point for point in short if point.family in (OURS, ENGINE)]
         splittings = [point for point in short if point.family == OURS]
         for peer in front([point for point in short if point.family == PEER], floor[n]):

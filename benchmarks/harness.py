@@ -35,7 +35,7 @@ SETTINGS = {
 
 _MARK = "JAXOSC_BENCHMARK_CORE"
 
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console(width=None if sys.stdout.isatty() else 132)
 """Wide enough for the tables where nobody's window limits it."""
 
 

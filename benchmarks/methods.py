@@ -63,7 +63,7 @@ def missing() -> list[str]:
 
 def _splittings() -> list[Method]:
     steps: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
-        1: ((0.2, 0.05, 0.02), (0.2,)),
+        1: ((0.5, 0.2, 0.05, 0.02), (0.5, 0.2)),
         2: ((0.5, 0.2, 0.1, 0.05, 0.02), (0.5, 0.2)),
         4: ((1.0, 0.625, 0.4, 0.25, 0.125), (1.0, 0.625)),
         6: ((1.0, 0.625, 0.4, 0.25), (1.0, 0.625)),
@@ -88,7 +88,7 @@ def _energy_conserving(n: int) -> list[Method]:
     rounds = _always(2 * (n + n % 2) - 3)
     pair, gradient = jo.solvers.PairSplitting(), jo.solvers.DiscreteGradient()
     return [
-        Method("PairSplitting", OURS, "dt", (1.0, 0.5, 0.2), (1.0,), simulated(pair), rounds),
+        Method("PairSplitting", OURS, "dt", (1.25, 0.5, 0.2), (1.25,), simulated(pair), rounds),
         Method(
             "DiscreteGradient", OURS, "dt", (0.5, 0.2, 0.1), (0.5,), simulated(gradient), discrete_gradient_iterations
         ),

@@ -53,7 +53,7 @@ def _panel(axes: Axes, points: Sequence[Point], x: str, y: str, looks: dict[str,
         line = sorted((getattr(p, x), max(getattr(p, y), LEAST_ERROR)) for p in points if p.method == method)
         if line:
             axes.loglog(*zip(*line, strict=True), **look)
-    axes.set_ylim(LEAST_ERROR / 3, 30)
+    axes.set_ylim(LEAST_ERROR / 3, 1e3 if y == "energy_error" else 30)
     axes.grid(True)
 
 

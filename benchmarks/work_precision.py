@@ -151,13 +151,14 @@ def print_points(points: Sequence[Point], reference: Reference) -> None:
         here = [point for point in points if point.is_long is is_long]
         if not here:
             continue
-        columns = ["method", "setting", "members", "µs", "spread", "evaluations", "state error", "energy error"]
-        columns += ["period error"] if is_long and n == 2 else []
+        columns = ["method", "setting", "members", "first call", "µs", "spread", "evaluations", "state error"]
+        columns += ["energy error", *(["period error"] if is_long and n == 2 else [])]
         rows = [
             [
                 point.method,
                 f"{point.knob} {point.setting:g}",
                 str(point.members),
+                f"{point.compile_seconds:.1f} s",
                 f"{point.microseconds:.3g}",
                 f"{100 * point.spread:.0f} %",
                 f"{point.evaluations:.3g}",
@@ -181,7 +182,7 @@ def print_energy_answers(answers: Sequence[EnergyAnswer]) -> None:
             f"{answer.peer.energy_error:.1e}",
             answer.ours.name if answer.ours else "-",
             f"{answer.ours.energy_error:.1e}" if answer.ours else "-",
-            f"{answer.ratio:.2g}" if answer.ours else "-",
+            f"{answer.ratio:.0e}" if answer.ours else "-",
         ]
         for answer in answers
     ]

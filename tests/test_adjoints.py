@@ -161,18 +161,23 @@ ROWS = {
     ),
     "compensated": Row(jo.CurrentRNN, lambda: (dense(2),), 2, PoissonSplitting(4, compensated=True)),
     "lattice": Row(jo.CurrentRNN, lambda: (dense(2),), 2, PoissonSplitting(2, lattice=True)),
+    "planes, linear": Row(
+        lambda w: jo.CurrentRNN(w, jo.Identity()), lambda: (drawn(Symmetrizable, 3),), 3, PairSplitting()
+    ),
     "planes, linear, bias and leak": Row(
         lambda w, b, leak: jo.CurrentRNN(w, jo.Identity(), bias=b, leak=leak),
         lambda: (dense(3), normal(3) / 3, 0.05),
         3,
         PairSplitting(),
     ),
-    # The derivatives of elliptic functions take as long to compile as four other rows together.
     "planes": Row(jo.CurrentRNN, lambda: (dense(3),), 3, PairSplitting()),
 }
 
+# The derivatives of elliptic functions take as long to compile as four other rows together.
+SLOW = {"planes": pytest.mark.slow}
 
-@pytest.mark.parametrize("name", ROWS)
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in ROWS])
 def test_every_network(name):
     row = ROWS[name]
     y0, parameters = normal(3, row.n, seed=7), row.parameters()
@@ -366,14 +371,16 @@ class TestEscape:
         def loss(adjoint, weight, y0):
             options = dict(t1=20.0, escape_norm=1.9, ts=[0.05, 7.77, 20.0])
             solution = run(jo.CurrentRNN(weight), y0, adjoint, **options)
-            return seen(solution.ys), solution.result
+            return seen(solution.ys), (solution.result, solution.ys)
 
         def gradient(y0):
             return [jax.grad(loss, (1, 2), has_aux=True)(adjoint, dense(2), y0) for adjoint in (None, REVERSIBLE)]
 
-        (stored, _), (back, result) = jax.jit(gradient)(self.STARTS)
+        (stored, (_, ys)), (back, (result, ys_back)) = jax.jit(gradient, compiler_options=QUICKLY)(self.STARTS)
         assert result.tolist() == [jo.Result.successful, jo.Result.escaped, jo.Result.successful]
         assert_same(jax.tree.leaves(back), jax.tree.leaves(stored), ROUNDING)
+        np.testing.assert_allclose(ys_back, ys, atol=1e-14)
+        np.testing.assert_array_equal(ys_back[1, 1], ys_back[1, 2])
 
     def test_nor_of_nan(self) -> None:
         """The middle member meets NaN, in the memory of the solver too; a stored tape is NaN for all of them then."""

@@ -69,10 +69,18 @@ def random_start(n: int, seed: int, *batch: int) -> jnp.ndarray:
     return jnp.asarray(np.random.default_rng(seed).standard_normal((*batch, n)))
 
 
+SHARING_CODE = {"splitting_1", "splitting_6", "splitting_8", "discrete_gradient"}
+"""Solvers that meet only some problems in the quick run: another solver runs the same code on the others."""
+
+TELLING = {"linear_three", "linear_leak", "tanh_pair", "tanh_pair_rate", "tanh_two_pairs"}
+
+
 # A large orbit turns at corners in no time: its error at order 8 falls to rounding before the leading term rules. The
 # discrete gradient, which stays on the orbit and goes along its straight sides exactly, has an error of 1e-12 there.
 ORDER_ROWS = [
-    (name, problem)
+    pytest.param(
+        name, problem, marks=[pytest.mark.slow] if name in SHARING_CODE and problem.name not in TELLING else []
+    )
     for name in SOLVERS
     for problem in PROBLEMS
     if (name, problem.name) not in {("splitting_8", "tanh_pair_large"), ("discrete_gradient", "tanh_pair_large")}

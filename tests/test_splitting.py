@@ -33,7 +33,7 @@ class TestGroups:
             assert not matrix[np.ix_(group, group)].any()
         assert len(weight.colours) < weight.size
 
-    @pytest.mark.parametrize("form", [jo.CurrentRNN, jo.RateRNN])
+    @pytest.mark.parametrize("form", [jo.CurrentRNN, pytest.param(jo.RateRNN, marks=pytest.mark.slow)])
     @pytest.mark.parametrize("name", GROUPED)
     def test_equal_the_sweep_neuron_by_neuron(self, name: str, form: type) -> None:
         """In the order of the groups, which a dense weight of the permuted matrix sweeps one by one."""

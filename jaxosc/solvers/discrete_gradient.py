@@ -152,21 +152,26 @@ class _Aims(eqx.Module):
 
     Short of the tolerances it goes on until rounding stops it, seen by a size that no longer halves. With a fixed bound
     instead, what is left just below it keeps its sign for many steps and the energy drifts: at dt |W| = 1 and a bound
-    of 8 eps ten times as much.
+    of 8 eps ten times as much. A step of Newton's method from below `near`, sqrt(eps), leaves nothing but rounding.
     """
 
     asked: Float[Array, "1 lanes"]
     rounding: Float[Array, "1 lanes"]
+    near: Float[Array, "1 lanes"]
 
     def met(self, size: Float[Array, "1 lanes"], before: Float[Array, "1 lanes"]) -> Bool[Array, "1 lanes"]:
-        """Whether a change or residual of this `size` is the last, when it was `before` one iteration earlier."""
+        """Whether a residual of this `size` is the last, when it was `before` one plain iteration earlier."""
         return (size <= self.asked) | ((size <= self.rounding) & (size > 0.5 * before))
+
+    def met_by_newton(self, size: Float[Array, "1 lanes"], before: Float[Array, "1 lanes"]) -> Bool[Array, "1 lanes"]:
+        """The same, one step of Newton's method later."""
+        return self.met(size, before) | ((size <= self.rounding) & (before <= self.near))
 
 
 def _aims_of(solver: DiscreteGradient, x: Array, guess: Array) -> _Aims:
     # The sizes of state and step, as a state of 0 with a bias has no other.
-    scale = _largest(x) + _largest(guess)
-    return _Aims(solver.atol + solver.rtol * scale, ROUNDING_UNITS * jnp.finfo(x.dtype).eps * scale)
+    scale, eps = _largest(x) + _largest(guess), jnp.finfo(x.dtype).eps
+    return _Aims(solver.atol + solver.rtol * scale, ROUNDING_UNITS * eps * scale, eps**0.5 * scale)
 
 
 class _Equation(eqx.Module):
@@ -258,10 +263,10 @@ class _Search(eqx.Module):
         """The largest residual of each lane."""
         return _largest(self.residual)
 
-    def moved(self, d: Array, residual: Array, where: Array, aims: _Aims) -> "_Search":
+    def moved(self, d: Array, residual: Array, where: Array, met: Callable[[Array, Array], Array]) -> "_Search":
         """One iteration later: at the new `d` in the lanes `where` it is accepted."""
         d, residual = jnp.where(where, d, self.d), jnp.where(where, residual, self.residual)
-        return _Search(d, residual, self.done | aims.met(_largest(residual), self.size), self.count + 1)
+        return _Search(d, residual, self.done | met(_largest(residual), self.size), self.count + 1)
 
 
 def _by_plain_iteration(equation: _Equation, start: _Search, aims: _Aims, max_iterations: int) -> _Search:
@@ -269,7 +274,7 @@ def _by_plain_iteration(equation: _Equation, start: _Search, aims: _Aims, max_it
 
     def improved(search: _Search) -> _Search:
         d = search.d - search.residual
-        return search.moved(d, d - equation.update(d), ~search.done, aims)
+        return search.moved(d, d - equation.update(d), ~search.done, aims.met)
 
     return jax.lax.while_loop(lambda search: jnp.any(~search.done) & (search.count < max_iterations), improved, start)
 
@@ -288,7 +293,7 @@ def _by_newton(equation: _Equation, start: _Search, aims: _Aims, max_iterations:
         # NaN does not fall either.
         falls = _largest(residual) < (1 - 0.25 * share) * search.size
         share = jnp.where(falls, jnp.minimum(2 * share, 1), share / 4)
-        return search.moved(d, residual, falls & ~search.done, aims), share
+        return search.moved(d, residual, falls & ~search.done, aims.met_by_newton), share
 
     def unfinished(state: tuple[_Search, Array]) -> Array:
         search, share = state

@@ -47,19 +47,39 @@ Loss = Callable[[Any, Any], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """`members` of `neurons`; `steps` of the long comparison and of the one with a stored tape; `memory` at which N."""
+    """`members` of `neurons`; `steps` of the long comparison and of the one with a stored tape; `memory` at which N.
+
+    `memory_of`: of which ways.
+    """
 
     members: int
     neurons: int
     steps: int
     stored_steps: int
     memory: tuple[int, ...]
+    memory_of: tuple[str, ...]
     rules: Rules
 
 
 # 500 steps: the longest run whose tape `jo.simulate` stores (256 MB), for 1,000 members of eight neurons in float64.
-FULL = Study(1000, 8, 10_000, 500, (1_000, 10_000, 100_000, 1_000_000), Rules(rounds=3, sample=0.5, long=60.0))
-QUICK = Study(64, 8, 200, 100, (100, 1_000), Rules(rounds=1, sample=0.02, long=1.0))
+FULL = Study(
+    members=1000,
+    neurons=8,
+    steps=10_000,
+    stored_steps=500,
+    memory=(1_000, 10_000, 100_000, 1_000_000),
+    memory_of=(REVERSIBLE, CHECKPOINTED, DIFFRAX, DIFFRAX_EULER),
+    rules=Rules(rounds=3, sample=0.5, long=60.0),
+)
+QUICK = Study(
+    members=64,
+    neurons=2,
+    steps=400,
+    stored_steps=100,
+    memory=(100, 400),
+    memory_of=(REVERSIBLE, CHECKPOINTED),
+    rules=Rules(rounds=1, sample=0.02, long=1.0),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,14 +143,21 @@ def _by_diffrax(solver: Any, target: Any, steps: int) -> Loss:
     return lambda weight, starts: jnp.mean((jax.vmap(one, in_axes=(None, 0))(weight, starts) - target) ** 2)
 
 
-def measure_times(study: Study, steps: int, names: Sequence[str]) -> list[Row]:
-    """A row for the forward run and for each of `names`; the first of them is what gradients are compared with."""
+@functools.cache
+def compiled_gradient(study: Study, name: str, steps: int) -> Any:
+    """The compiled program of (weight, starts) to loss and gradients, for its time and its memory."""
     weight, starts, target = problem_of(study)
-    chosen = losses(target, steps)
-    jobs = {FORWARD: Job(functools.partial(jax.jit(chosen[REVERSIBLE]), weight, starts))}
+    loss = losses(target, steps)[name]
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(weight, starts).compile()
+
+
+def measure_times(study: Study, steps: int, names: Sequence[str]) -> list[Row]:
+    """A row for the forward run and for each of `names`, among which is what gradients are compared with."""
+    weight, starts, target = problem_of(study)
+    forward = jax.jit(losses(target, steps)[REVERSIBLE])
+    jobs = {FORWARD: Job(functools.partial(forward, weight, starts))}
     for name in names:
-        gradient = jax.jit(jax.value_and_grad(chosen[name], argnums=(0, 1)))
-        jobs[name] = Job(functools.partial(gradient, weight, starts))
+        jobs[name] = Job(functools.partial(compiled_gradient(study, name, steps), weight, starts))
     measured = harness.measure(jobs, study.rules)
     true = measured[CHECKPOINTED][1][1]
     rows = []
@@ -147,16 +174,15 @@ def _difference(found: Any, true: Any) -> float:
     return max(float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) for a, b in pairs)
 
 
-def measure_memory(study: Study, names: Sequence[str]) -> dict[str, dict[int, float]]:
+def measure_memory(study: Study) -> dict[str, dict[int, float]]:
     """Temporary memory of the compiled gradient in MB, by way and number of steps; nothing is run."""
-    weight, starts, target = problem_of(study)
-    found: dict[str, dict[int, float]] = {name: {} for name in names}
-    for steps in study.memory:
-        for name, loss in losses(target, steps).items():
-            if name in found:
-                compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(weight, starts).compile()
-                found[name][steps] = compiled.memory_analysis().temp_size_in_bytes / 2**20
-    return found
+    return {
+        name: {
+            steps: compiled_gradient(study, name, steps).memory_analysis().temp_size_in_bytes / 2**20
+            for steps in study.memory
+        }
+        for name in study.memory_of
+    }
 
 
 def print_rows(study: Study, rows: Sequence[Row]) -> None:
@@ -217,7 +243,7 @@ def main(*, quick: bool = False, out: Path = OUT) -> None:
     print_rows(study, short)
     rows = measure_times(study, study.steps, (CHECKPOINTED, REVERSIBLE, DIFFRAX, DIFFRAX_EULER))
     print_rows(study, rows)
-    memory = measure_memory(study, (REVERSIBLE, CHECKPOINTED, DIFFRAX, DIFFRAX_EULER))
+    memory = measure_memory(study)
     print_memory(memory)
     found = answers(rows)
     for sentence in found["sentences"]:

@@ -106,7 +106,7 @@ def measure(jobs: Mapping[Any, Job], rules: Rules = Rules()) -> dict[Any, tuple[
     repeats: dict[Any, int] = {}
     for _ in range(rules.rounds):
         for name, job in jobs.items():
-            if sum(cpu for cpu, _ in samples[name]) >= rules.long:
+            if samples[name] and sum(cpu for cpu, _ in samples[name]) >= rules.long:
                 continue
             results[name], cpu, wall = _timed(job.run, repeats.get(name, 1))
             if name not in repeats:

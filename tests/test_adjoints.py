@@ -211,14 +211,17 @@ def test_every_way_of_saving(name):
 
 
 def test_every_measure():
-    """All at once, with saved states between steps; one start lies on the section of `Crossings`."""
+    """All at once, with saved states between steps; one start lies on the section of `Crossings`, and has the largest
+    norm of its run."""
+    leak = np.array([0.01, 0.0, 0.0])
     weight, y0 = dense(2), normal(3, 2)
     y0[0, 0] = 0.0
     reducers = (jo.EnergyDrift(), jo.Norms(), jo.Crossings())
     weights = jnp.asarray([1.0, 2.0, 3.0])
 
     def losses(adjoint, weight, y0):
-        solution = run(jo.CurrentRNN(weight), y0, adjoint, t1=60.0, reducers=reducers, ts=[0.05, 22.22])
+        field = jo.CurrentRNN(weight, leak=leak)
+        solution = run(field, y0, adjoint, t1=60.0, reducers=reducers, ts=[0.05, 22.22])
         each = {name: weights @ solution.reduced[name] for name in (*MEASURES, "period_spread")}
         return each | {"energy_drift": weights @ solution.energy_drift, "saved": seen(solution.ys)}
 

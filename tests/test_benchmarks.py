@@ -1,0 +1,178 @@
+"""The benchmarks run, time what they say they time, and draw the right conclusions from made-up points."""
+
+import importlib
+import json
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxosc as jo
+
+
+@pytest.fixture
+def room(repository, monkeypatch):
+    """Import a module of `benchmarks/`, which is no part of the installed package."""
+    monkeypatch.syspath_prepend(str(repository))
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+def ran(fresh_python, tmp_path, name, *options):
+    """What the command wrote, after a check that it ended well."""
+    found = fresh_python("-m", f"benchmarks.{name}", "--quick", "--out", str(tmp_path), *options)
+    assert found.returncode == 0, found.stderr
+    assert "Traceback" not in found.stderr
+    return json.loads((tmp_path / f"{name}.json").read_text()), found.stdout
+
+
+def test_work_precision_runs(fresh_python, tmp_path):
+    names = ("PoissonSplitting(2)", "PairSplitting", "diffrax Tsit5", "SciPy")
+    only = [option for name in names for option in ("--only", name)]
+    record, text = ran(fresh_python, tmp_path, "work_precision", "--sizes", "2", *only)
+    points = record["points"]
+    assert {point["method"].split(",")[0] for point in points} == {*names[:3], "SciPy DOP853"}
+    assert all(point["microseconds"] > 0 for point in points)
+    exact = [point for point in points if point["method"] == "PairSplitting"]
+    assert {point["is_long"] for point in exact} == {False, True}
+    # For n = 2 it is the solution: rounding over 100 (short) and 2,000 (long) units of time.
+    assert max(point["state_error"] for point in exact) < 1e-12
+    assert max(point["energy_error"] for point in exact) < 1e-12
+    tsit5 = [point for point in points if point["method"] == "diffrax Tsit5" and point["setting"] == 0.5]
+    short, long = sorted(tsit5, key=lambda point: point["is_long"])
+    # It loses energy steadily: 20 times the time, 20 times the loss, up to the different members.
+    assert 5 < long["energy_error"] / short["energy_error"] < 80
+    assert short["evaluations"] == pytest.approx(12)  # six stages in half a unit of time
+    answer = next(a for a in record["energy"] if a["peer"]["method"] == "SciPy DOP853")
+    assert answer["ours"]["method"] == "PairSplitting"
+    assert answer["ratio"] > 100
+    assert record["machine"]["cores"].endswith("pinned")
+    assert record["machine"]["float64"]
+    assert "(a) In" in text
+    assert (tmp_path / "work_precision.png").stat().st_size > 20_000
+
+
+def test_gradients_run(fresh_python, tmp_path):
+    record, text = ran(fresh_python, tmp_path, "gradients")
+    rows = [row for row in record["rows"] if row["difference"] is not None]
+    assert len(rows) == 6
+    # Roundings of a few hundred steps.
+    assert max(row["difference"] for row in rows) < 1e-12
+    memory = record["memory"]["jo.Reversible()"]
+    # One way to run back, whatever the number of steps.
+    assert memory["400"] <= 1.01 * memory["100"]
+    assert record["memory"]["jo.Checkpointed()"]["400"] > 1.5 * memory["400"]
+    assert "forward runs" in text
+
+
+class TestHarness:
+    def test_rounds_are_interleaved_and_short_jobs_repeated(self, room):
+        harness, seen = room("harness"), []
+
+        def job(name, seconds):
+            def run():
+                seen.append(name)
+                begin = time.process_time()
+                while time.process_time() - begin < seconds:
+                    pass
+                return name
+
+            return harness.Job(run, warm=lambda: seen.append(f"warm {name}"))
+
+        jobs = {"a": job("a", 0.02), "b": job("b", 0.001)}
+        measured = harness.measure(jobs, harness.Rules(rounds=2, sample=0.01))
+        assert seen[:2] == ["warm a", "warm b"]
+        order = [name for name, before in zip(seen[2:], [None, *seen[2:-1]], strict=True) if name != before]
+        assert order == ["a", "b", "a", "b"]
+        assert seen.count("a") == 2
+        assert seen.count("b") > 4
+        timing, result = measured["a"]
+        assert result == "a"
+        assert len(timing.cpu) == 2
+        assert 0.02 <= timing.seconds < 0.1
+
+    def test_a_long_job_is_run_once(self, room):
+        harness, calls = room("harness"), []
+        harness.measure({"long": harness.Job(lambda: calls.append(1))}, harness.Rules(rounds=3, sample=0.0, long=0.0))
+        assert len(calls) == 2  # the warm-up and one round
+
+    def test_what_is_not_finite_becomes_null(self, room, tmp_path):
+        harness = room("harness")
+        harness.write_json(tmp_path / "a.json", {"a": [np.float64(1.5), float("inf")], 2: np.arange(2)})
+        assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1.5, None], "2": [0, 1]}
+
+
+class TestErrors:
+    def test_turns_of_the_exact_motion(self, room):
+        """Whole turns over long intervals and fractions anywhere on the orbit, small and large."""
+        problems = room("problems")
+        starts = jnp.array([[0.1, 0.0], [-1.0, 0.7], [0.3, -3.0], [4.0, 5.0]])
+        ts = np.linspace(0, 5000, 51)
+        states = np.stack([np.asarray(jo.oracles.pair_solution(ts, y0, 1.0)) for y0 in starts])
+        periods = np.asarray(jo.oracles.pair_period(problems.energy(np.asarray(starts)), 1.0))
+        np.testing.assert_allclose(problems.turns_of(states, ts), 5000 / periods, rtol=1e-12)
+
+    def test_a_longer_period_is_measured(self, room):
+        problems = room("problems")
+        problem = problems.problem_of(2, 4)
+        ts = np.linspace(0, 1000, 11)[1:]
+        slow = [np.asarray(jo.oracles.pair_solution(ts / 1.001, y0, 1.0)) for y0 in jnp.asarray(problem.starts)]
+        assert problems.period_error(problem, np.stack(slow), ts) == pytest.approx(1e-3, rel=1e-9)
+
+    def test_energy_is_that_of_the_field(self, room):
+        problems = room("problems")
+        problem = problems.problem_of(8, 3)
+        expected = problem.field.energy(jnp.asarray(problem.starts))
+        np.testing.assert_allclose(problems.energy(problem.starts), expected, rtol=1e-14)
+
+
+class TestComparison:
+    @pytest.fixture
+    def point(self, room):
+        comparison = room("comparison")
+
+        def make(method, family, microseconds, state_error, energy_error=1e-3, is_long=False):
+            facts = dict(n=8, is_long=is_long, t1=1e4 if is_long else 100.0, knob="dt", setting=0.1, members=4)
+            facts |= dict(spread=0.0, evaluations=10.0, period_error=float("nan"), compile_seconds=1.0)
+            errors = dict(microseconds=microseconds, state_error=state_error, energy_error=energy_error)
+            return comparison.Point(method=method, family=family, **errors, **facts)
+
+        return make
+
+    def test_energy_in_equal_time_and_accuracy(self, room, point):
+        comparison = room("comparison")
+        points = [
+            point("good", "ours", 1.0, 1e-6, 1e-8, is_long=True),
+            point("inaccurate", "ours", 1.0, 1e-2, 1e-14, is_long=True),
+            point("slow", "ours", 10.0, 1e-9, 1e-14, is_long=True),
+            point("peer", "peer", 1.0, 1e-5, 1e-4, is_long=True),
+            point("fast peer", "peer", 0.1, 1e-5, 1e-4, is_long=True),
+            point("sharp peer", "peer", 99.0, 1e-11, 1e-4, is_long=True),
+        ]
+        equal, fast, sharp = comparison.energy_answers(points)
+        assert equal.ours.method == "good"
+        assert equal.ratio == pytest.approx(1e4)
+        assert equal.reason == ""
+        assert fast.ours is None
+        assert "takes 10 times as long" in fast.reason
+        assert sharp.ours is None
+        assert "none of our points" in sharp.reason
+
+    def test_state_error_on_the_front(self, room, point):
+        comparison = room("comparison")
+        points = [
+            point("ours", "ours", 0.1, 1e-2),
+            point("ours", "ours", 10.0, 1e-6),
+            point("peer", "peer", 1.0, 1e-4),
+            point("beaten", "peer", 2.0, 1e-3),
+            point("lost", "peer", 0.5, 3.0),
+            point("winner", "peer", 5.0, 1e-9),
+        ]
+        level, lost = comparison.state_answers(points, {8: 1e-12})
+        # 1e-4 at 1 lies on our own line from (0.1, 1e-2) to (10, 1e-6).
+        assert level.peer.method == "peer"
+        assert level.ratio == pytest.approx(1)
+        assert level.reason == ""
+        assert lost.peer.method == "winner"
+        assert lost.ratio > 1e3
+        assert "none of our points comes to" in lost.reason

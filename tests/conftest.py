@@ -5,6 +5,7 @@ made here and not in the environment, so that tests which start a fresh process 
 The session keeps to one device, like most laptops; tests of several devices start a process of their own.
 """
 
+import gc
 import os
 import shutil
 import subprocess
@@ -13,11 +14,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+    100_000, 20, 20
+)  # tracing makes millions of small objects: a tenth of the session went to looking at them
 os.environ["MPLBACKEND"] = "Agg"  # no test may need a display; read when matplotlib is first imported
 
 import jax
 import jaxtyping
 import pytest
+
+# Tracing makes millions of small objects; a tenth of the session went to looking through them for garbage.
+gc.set_threshold(100_000, 20, 20)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

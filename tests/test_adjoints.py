@@ -173,11 +173,13 @@ ROWS = {
     "planes": Row(jo.CurrentRNN, lambda: (dense(3),), 3, PairSplitting()),
 }
 
-# The derivatives of elliptic functions take as long to compile as four other rows together.
-SLOW = {"planes": pytest.mark.slow}
+QUICK = ("bias and leak", "own weights, order 8", "bipartite", "dense blocks", "drive of the rate form")
+"""One for each kind of code; the slow run has all rows."""
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in ROWS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in ROWS]
+)
 def test_every_network(name):
     row = ROWS[name]
     y0, parameters = normal(3, row.n, seed=7), row.parameters()
@@ -212,7 +214,8 @@ def test_every_way_of_saving(name):
 
 def test_every_measure():
     """All at once, with saved states between steps; one start lies on the section of `Crossings`, and has the largest
-    norm of its run."""
+    norm of its run.
+    """
     leak = np.array([0.01, 0.0, 0.0])
     weight, y0 = dense(2), normal(3, 2)
     y0[0, 0] = 0.0
@@ -231,7 +234,7 @@ def test_every_measure():
     stored, back = jax.jit(together, compiler_options=QUICKLY)(weight, y0)
     for name in (*MEASURES, "energy_drift", "saved"):
         # Drifts of 1e-3 are differences of energies of 1.
-        tolerance = 1000 * ROUNDING if name.startswith("energy_drift") else ROUNDING
+        tolerance = 1000 * ROUNDING if name.startswith("energy_drift") else 100 * ROUNDING
         assert_same(jax.tree.leaves(back[name]), jax.tree.leaves(stored[name]), tolerance)
     spread = jax.tree.leaves((stored["period_spread"], back["period_spread"]))
     assert [bool(jnp.isfinite(leaf).any()) for leaf in spread] == [True, True, False, False]
@@ -296,6 +299,7 @@ def test_vmap_of_a_gradient_equals_the_batch_and_a_loop():
         assert_same([each_weight.entries.sum(axis=0), each_start], [by_weight.entries, by_start], ROUNDING)
 
 
+@pytest.mark.slow
 def test_by_the_step_size():
     """`simulate` takes concrete times only; the engine below it differentiates by t0 and dt as well."""
     lanes, y0 = lanes_of(jo.CurrentRNN(dense(2), drive=Push(jnp.asarray([0.4, 0.3])))), jnp.asarray(normal(2, 3))
@@ -327,6 +331,7 @@ def test_traced_times_are_refused_in_one_sentence():
         jax.eval_shape(jax.grad(loss), 0.1)
 
 
+@pytest.mark.slow
 def test_a_leak_of_zero_has_a_derivative():
     """The flow of bias and leak has a removable singularity there; central differences of 1e-6 are good to 1e-9."""
 
@@ -351,6 +356,7 @@ def test_a_start_at_rest_is_met():
     assert_same(back, stored, ROUNDING)
 
 
+@pytest.mark.slow
 def test_float32():
     """100 steps of roundings of 6e-8."""
 
@@ -368,6 +374,7 @@ class TestEscape:
     STARTS = np.array([[0.3, 0.1], [1.28, 1.28], [-0.5, 0.4]])
     CALM = STARTS * np.array([[1.0], [0.3], [1.0]])
 
+    @pytest.mark.slow
     def test_neighbours_do_not_notice(self) -> None:
         """The middle member passes the norm 1.9 on its way from (1.28, 1.28) to (2, 0)."""
 
@@ -425,6 +432,7 @@ class TestRefusal:
             assert np.isnan(found[0]).all() and np.abs(found[1]).max() > 1
             np.testing.assert_array_equal(found[1], expected[1])
 
+    @pytest.mark.slow
     def test_a_single_run_raises(self) -> None:
         """Also where nobody asks for the gradient by the start."""
         with pytest.raises(RuntimeError, match=r"irreversible.*jo\.Checkpointed"):
@@ -476,6 +484,7 @@ def memory(adjoint: Any, n: int, steps: int) -> int:
     return gradient.lower(dense(n), normal(64, n)).compile(QUICKLY).memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory() -> None:
     """Flat when run back, like the steps on a tape, like their root with checkpoints; compiled and not run."""
     assert memory(REVERSIBLE, 8, 10**6) < 1.1 * memory(REVERSIBLE, 8, 10**3)
@@ -515,7 +524,9 @@ class TestChoice:
         run = jo.simulate(field, y0, t1=1.0, dt=0.1, adjoint=REVERSIBLE, solver=jo.ForwardEuler())
         assert "reconstruction_error" not in run.stats and run.stats["adjoint"].startswith("none")
 
-    @pytest.mark.parametrize("options", [{"reducers": (jo.EnergyDrift(),)}, {"save_every": 5}], ids=str)
+    @pytest.mark.parametrize(
+        "options", [{"reducers": (jo.EnergyDrift(),)}, pytest.param({"save_every": 5}, marks=pytest.mark.slow)], ids=str
+    )
     def test_checkpoints_equal_the_stored_tape(self, options) -> None:
         """437 steps, which fill no whole number of segments."""
 

@@ -27,11 +27,11 @@ def ran(fresh_python, tmp_path, name, *options):
 
 
 def test_work_precision_runs(fresh_python, tmp_path):
-    names = ("PoissonSplitting(2)", "PairSplitting", "diffrax Tsit5", "SciPy")
+    names = ("PairSplitting", "diffrax Tsit5", "SciPy")
     only = [option for name in names for option in ("--only", name)]
     record, text = ran(fresh_python, tmp_path, "work_precision", "--sizes", "2", *only)
     points = record["points"]
-    assert {point["method"].split(",")[0] for point in points} == {*names[:3], "SciPy DOP853"}
+    assert {point["method"].split(",")[0] for point in points} == {*names[:2], "SciPy DOP853"}
     assert all(point["microseconds"] > 0 for point in points)
     exact = [point for point in points if point["method"] == "PairSplitting"]
     assert {point["is_long"] for point in exact} == {False, True}
@@ -52,6 +52,7 @@ def test_work_precision_runs(fresh_python, tmp_path):
     assert (tmp_path / "work_precision.png").stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_gradients_run(fresh_python, tmp_path):
     record, text = ran(fresh_python, tmp_path, "gradients")
     rows = [row for row in record["rows"] if row["difference"] is not None]

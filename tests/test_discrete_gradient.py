@@ -183,14 +183,16 @@ class TestEnergy:
         # A random walk of 500 roundings of 1e-16 of the state is 3e-15; energies are 0.05 and more.
         assert drift_of(Lanes(ring[:, :, None], activation), x, 0.3, 500).max() < 4e-14
 
-    @pytest.mark.parametrize("activation", [jo.Tanh(), jo.HardTanh()], ids=name_of)
+    @pytest.mark.parametrize(
+        "activation", [jo.Tanh(), pytest.param(jo.HardTanh(), marks=pytest.mark.slow)], ids=name_of
+    )
     def test_at_absurd_step_sizes(self, activation):
         """dt |W| from 0.05 to 20 side by side, in lanes that share W and differ in gain."""
         matrix = lanes_of(jo.CurrentRNN(dense(6, 6))).matrix
         lanes = Lanes(matrix, activation, gain=jnp.geomspace(0.05, 20, 8))
         assert drift_of(lanes, starts(8, 7, 6), 1.0, 50).max() < 1e-13  # states grow to 20, and so do their roundings
 
-    @pytest.mark.parametrize("form", [jo.CurrentRNN, jo.RateRNN])
+    @pytest.mark.parametrize("form", [jo.CurrentRNN, pytest.param(jo.RateRNN, marks=pytest.mark.slow)])
     def test_of_hidden_skewness_with_bias(self, form):
         """n = 8, where every bias is in the range of S; a weak one, so that orbits are bounded."""
         lanes = lanes_of(form(symmetrizable(8, 3), bias=starts(8, 4) / 10))
@@ -242,6 +244,7 @@ class TestEnergy:
             assert (later < energy).all()
         assert (later < 0.1 * np.asarray(lanes.energy(states[0]))).all()
 
+    @pytest.mark.slow
     def test_loose_tolerances_cost_energy(self):
         lanes = lanes_of(jo.CurrentRNN(dense(7, 17)))
         drift = drift_of(lanes, starts(2, 18, 7), 0.1, 1000, DiscreteGradient(rtol=1e-6))
@@ -249,6 +252,7 @@ class TestEnergy:
 
 
 class TestTrajectory:
+    @pytest.mark.slow
     def test_runs_back_to_its_start(self):
         """The method is its own inverse with dt negated; Diffrax runs backward by t1 < t0."""
         field, y0 = jo.CurrentRNN(dense(3, 13), bias=starts(3, 14) / 4, leak=0.02), starts(3, 15)
@@ -262,7 +266,7 @@ class TestTrajectory:
         assert solve(there, 30.0, 0.0) == pytest.approx(np.asarray(y0), abs=1e-13)
         assert np.abs(there - y0).max() > 0.3
 
-    @pytest.mark.parametrize("form", [jo.CurrentRNN, jo.RateRNN])
+    @pytest.mark.parametrize("form", [jo.RateRNN, pytest.param(jo.CurrentRNN, marks=pytest.mark.slow)])
     def test_order_with_everything(self, form):
         """Hidden skewness, bias, leak and drive together, n = 8, against SciPy at 1e-12."""
         weight, bias, leak, phases = symmetrizable(8, 20), np.asarray(starts(8, 21)) / 2, 0.1, np.arange(8.0)
@@ -302,6 +306,7 @@ class TestFailures:
         assert (run.ys[::2] == others.ys[::2]).all()
         assert np.abs(run.ys[::2, -1] - y0[::2]).max() > 0.3
 
+    @pytest.mark.slow
     def test_of_too_few_iterations(self):
         """Two of each kind suffice for a gain of 1e-4 and not for 1."""
         weights = jnp.stack([1e-4 * skew(4, 34), skew(4, 35)])
@@ -309,6 +314,7 @@ class TestFailures:
         run = jo.simulate(field, starts(4, 36, 2), t1=3.0, dt=1.0, solver=DiscreteGradient(max_iterations=2))
         assert run.result.tolist() == [jo.Result.successful, jo.Result.solver_failed]
 
+    @pytest.mark.slow
     def test_in_diffrax(self):
         field, solver = jo.CurrentRNN(dense(4, 35)), DiscreteGradient(max_iterations=1)
         run = diffrax.diffeqsolve(diffrax.ODETerm(field), solver, 0.0, 3.0, 1.0, starts(4, 36), throw=False)
@@ -338,6 +344,7 @@ class TestLanes:
             field = jo.CurrentRNN(weights[k], jo.Tanh(), leak=fields.leak[k])
             assert together.ys[k] == pytest.approx(np.asarray(jo.simulate(field, y0[k], **options).ys), abs=1e-12)
 
+    @pytest.mark.slow
     def test_float32(self):
         """Follows float64, and its energy walks by rounding: sqrt(20,000) roundings of float32 are 1e-5."""
         field, y0 = jo.CurrentRNN(dense(7, 17)), starts(7, 19, 2)

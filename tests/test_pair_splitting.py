@@ -66,6 +66,7 @@ class TestOrder:
         assert measured_orders(errors, steps) == pytest.approx(2, abs=SLOPE_TOLERANCE)
         assert errors[-1] < 0.03 * np.linalg.norm(exact - y0)
 
+    @pytest.mark.slow
     def test_driven_in_diffrax(self) -> None:
         """Order 2 with bias, leak and drive, by people who never call simulate, and the numbers of the engine."""
         field, y0, steps = driven(3, 32), random_start(3, 34), step_counts(2, 4.0)
@@ -77,6 +78,7 @@ class TestOrder:
         assert errors[-1] < 0.03 * np.linalg.norm(exact - y0)
         assert ends[0] == pytest.approx(final(field, y0, 4.0, 4.0 / steps[0]), abs=1e-12)
 
+    @pytest.mark.slow
     def test_dense_output(self) -> None:
         """The steps of the pair are exact, so the order between them is that of the Hermite polynomial: 4."""
         problem, steps = BY_NAME["tanh_pair"], (32, 64, 128)
@@ -197,6 +199,7 @@ class TestEnergy:
         assert energy / energy[0] == pytest.approx(np.ones(len(energy)), abs=1e-12)
         assert np.ptp(run.ys, axis=0).min() > 0.5
 
+    @pytest.mark.slow
     def test_what_wanders(self) -> None:
         """As the docstring says: H + c.y of a bias and the Casimirs err by O(dt^2), and more as time goes on.
 
@@ -214,6 +217,7 @@ class TestEnergy:
             assert worst[0] / worst[1] == pytest.approx(4, rel=0.1)
             assert 1e-4 < worst[0] < 0.01
 
+    @pytest.mark.slow
     def test_float32(self) -> None:
         """Energy: the rounding of float32, 10^4 steps; trajectory: that of float64 over a short time."""
         y0 = random_start(8, 48)
@@ -236,6 +240,7 @@ class TestFarOut:
         assert back == pytest.approx(np.asarray(y), rel=6 * float(jnp.finfo(dtype).eps), abs=0)
         assert (place.r > 0).all() and (place.far > 0).any()
 
+    @pytest.mark.slow
     def test_a_neuron_goes_out_and_comes_back(self) -> None:
         """The pair in float32 from |y| = 120, where sech is 0, through 0 to -120 and back, against the closed form.
 
@@ -326,7 +331,9 @@ class TestGradients:
         after, _ = jax.lax.scan(lambda c, _: (pair_step(lanes, 0.0, dt, *c), None), start, length=5)
         return after[0][:, 0]
 
-    @pytest.mark.parametrize(("size", "dt"), [(1.0, 0.25), (30.0, 0.25), (1.0, 4.0)])
+    @pytest.mark.parametrize(
+        ("size", "dt"), [pytest.param(1.0, 0.25, marks=pytest.mark.slow), (30.0, 0.25), (1.0, 4.0)]
+    )
     def test_against_differences(self, size: float, dt: float) -> None:
         """Forward and backward, by everything at once: near, far out, and with turns in many parts."""
         weight, y0 = DenseSkew.from_matrix(skew(3, 57)), size * random_start(3, 58)

@@ -166,7 +166,9 @@ def test_a_chosen_axis_of_one_value_is_drawn_all_the_same(sweep):
     drawn(figure)
 
 
-@pytest.mark.parametrize(("activations", "solvers"), [(1, 1), (1, 6), (6, 1), (6, 6)])
+@pytest.mark.parametrize(
+    ("activations", "solvers"), [(1, 1), (1, 6), (6, 1), pytest.param(6, 6, marks=pytest.mark.slow)]
+)
 def test_small_multiples_from_one_to_thirty_six(activations, solvers):
     names = ("identity", "tanh", "arctan", "erf", "softsign", "rectified_tanh")
     methods = ("euler", "heun", "tsit5", "dopri5", "poisson_splitting", "poisson_splitting_4")

@@ -82,7 +82,9 @@ def test_a_name_means_the_same_in_every_room():
 def test_kinds_are_complete():
     """The names that are fixed for everybody who builds on the package."""
     activations = "Identity Tanh Arctan Erf Softsign Algebraic HardTanh ReLU RectifiedTanh Sigmoid ELU Elementwise"
-    weights = "DenseSkew RotationBlocks Circulant BandedSkew LowRankSkew Bipartite Symmetrizable Unconstrained"
+    weights = (
+        "DenseSkew RotationBlocks Circulant BandedSkew SparseSkew LowRankSkew Bipartite Symmetrizable Unconstrained"
+    )
     assert {cls.__name__ for cls in ACTIVATIONS} == set(activations.split())
     assert {cls.__name__ for cls in WEIGHTS} == set(weights.split())
     assert {"ForwardEuler", "PairSplitting", "PoissonSplitting"} <= {cls.__name__ for cls in SOLVERS}

@@ -30,8 +30,9 @@ def solve_with_diffrax(field, y0, solver, t1, dt, ts=None):
     ).ys
 
 
-SOLVERS = [jo.ForwardEuler(), PoissonSplitting(1), PoissonSplitting(2), PoissonSplitting(4)]
-SOLVERS += [diffrax.Tsit5(), diffrax.Heun(), diffrax.Dopri8(), diffrax.Bosh3(), diffrax.Kvaerno3()]
+SOLVERS = [jo.ForwardEuler(), PoissonSplitting(1), PoissonSplitting(4), diffrax.Tsit5(), diffrax.Kvaerno3()]
+MORE_SOLVERS = [PoissonSplitting(2), diffrax.Heun(), diffrax.Dopri8(), diffrax.Bosh3()]
+SOLVERS += [pytest.param(solver, marks=pytest.mark.slow) for solver in MORE_SOLVERS]
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: f"{type(s).__name__}{getattr(s, 'accuracy', '')}")
@@ -49,7 +50,9 @@ def test_engine_equals_diffrax_step_for_step(solver):
     np.testing.assert_allclose(ours.ys, theirs, atol=tolerance)
 
 
-@pytest.mark.parametrize("n", [2, 8, 13, 20])
+@pytest.mark.parametrize(
+    "n", [8, 13, pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("shared", [True, False])
 def test_layouts_agree_at_every_size(n, shared):
     """Unrolled columns, products, written-out and looped sweeps, shared and own weights: one answer."""
@@ -108,7 +111,7 @@ def test_zip_broadcasts_networks_leaks_and_starts():
     np.testing.assert_allclose(solution.ys[2, 0], free.ys, atol=1e-14)
 
 
-@pytest.mark.parametrize("form", [jo.CurrentRNN, jo.RateRNN])
+@pytest.mark.parametrize("form", [jo.CurrentRNN, pytest.param(jo.RateRNN, marks=pytest.mark.slow)])
 def test_leak_and_diagonal_are_solved_to_order_four(form):
     matrix = np.array([[0.2, 1.0, -0.3], [-0.8, -0.1, 0.5], [0.4, -0.6, 0.3]])
     field = form(matrix, bias=[0.1, 0.2, -0.1], leak=0.2)

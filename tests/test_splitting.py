@@ -10,7 +10,7 @@ from test_solvers import bounded_field, diffrax_final, measured_orders, random_s
 
 import jaxosc as jo
 from jaxosc.solvers import PoissonSplitting
-from jaxosc.weights import BandedSkew, Bipartite, Circulant, DenseSkew, RotationBlocks, Symmetrizable
+from jaxosc.weights import BandedSkew, Bipartite, Circulant, DenseSkew, RotationBlocks, SparseSkew, Symmetrizable
 
 KEY = jax.random.key(0)
 
@@ -18,6 +18,7 @@ GROUPED = {
     "bipartite": Bipartite.random(KEY, 7, p=3),
     "band": BandedSkew.random(KEY, 9, bandwidth=2),
     "blocks": RotationBlocks.random(KEY, 5),
+    "sparse": SparseSkew.random(KEY, 12, degree=3),
     "circulant": Circulant.random(KEY, 8),
     "symmetrizable": Symmetrizable.from_energy_weights(BandedSkew.random(KEY, 5), [0.5, 1.0, 2.0, 1.5, 0.7]),
 }
@@ -59,8 +60,11 @@ class TestGroups:
         np.testing.assert_allclose(run.ys[-1], np.concatenate([first, second]), atol=1e-13)
 
 
+MORE_CASES = [(8, jo.CurrentRNN), (32, jo.RateRNN)]
+
+
 class TestBlocks:
-    @pytest.mark.parametrize("n", [12, 21])
+    @pytest.mark.parametrize("n", [pytest.param(12, marks=pytest.mark.slow), 21])
     @pytest.mark.parametrize("form", [jo.CurrentRNN, jo.RateRNN])
     def test_equal_the_sweep_neuron_by_neuron(self, n: int, form: type) -> None:
         """Dense blocks, with a ragged one at the end, against a sweep in NumPy; own and shared weights."""
@@ -80,9 +84,10 @@ class TestBlocks:
         own = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), field)
         np.testing.assert_allclose(jo.simulate(own, y0, t1=2.0, dt=dt).ys[1, -1], x, atol=1e-13)
 
-    @pytest.mark.parametrize("order", [2, 6, *(pytest.param(order, marks=pytest.mark.slow) for order in (1, 4, 8))])
+    @pytest.mark.parametrize("order", [6, *(pytest.param(order, marks=pytest.mark.slow) for order in (1, 2, 4, 8))])
     @pytest.mark.parametrize(
-        ("n", "form"), [(8, jo.CurrentRNN), (8, jo.RateRNN), (32, jo.CurrentRNN), (32, jo.RateRNN)]
+        ("n", "form"),
+        [(8, jo.RateRNN), (32, jo.CurrentRNN), *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_CASES)],
     )
     def test_order_with_everything(self, n: int, form: type, order: int) -> None:
         """Nonlinear, with bias, skew or symmetrizable, in small and large networks: the declared order."""
@@ -115,7 +120,7 @@ def input_at(t):
 
 
 class TestDrive:
-    @pytest.mark.parametrize("form", [jo.CurrentRNN, jo.RateRNN])
+    @pytest.mark.parametrize("form", [jo.RateRNN, pytest.param(jo.CurrentRNN, marks=pytest.mark.slow)])
     @pytest.mark.parametrize(
         "order", [4, pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)]
     )
@@ -139,6 +144,7 @@ class TestDrive:
         back = jo.simulate(field, there, t0=5.0, t1=0.0, dt=0.05, solver=PoissonSplitting(4)).ys[-1]
         np.testing.assert_allclose(back, y0, atol=1e-13)
 
+    @pytest.mark.slow
     def test_runge_kutta_and_euler_know_the_time(self) -> None:
         field, y0 = jo.CurrentRNN(DenseSkew.from_matrix(skew(3, 10)), drive=input_at), random_start(3, 11)
         for solver in (diffrax.Dopri8(), jo.ForwardEuler()):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import pickle
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse.csgraph
 
 import jaxosc as jo
 from jaxosc.weights import (
@@ -22,6 +24,7 @@ from jaxosc.weights import (
     DenseSkew,
     LowRankSkew,
     RotationBlocks,
+    SparseSkew,
     Symmetrizable,
     Unconstrained,
 )
@@ -77,6 +80,7 @@ ROWS = {
     "circulant": Row(Circulant, (), lambda n: (n - 1) // 2, lambda n: 2 * ((n - 1) // 2), 2.3),
     "chain": Row(BandedSkew, (), lambda n: n - 1, even_part, 2.2),
     "band": Row(BandedSkew, (("bandwidth", 4),), lambda n: 4 * n - 10, even_part, 1.9),
+    "sparse": Row(SparseSkew, (("degree", 3),), lambda n: round(1.5 * n), even_part, 2.1),
     "rank2": Row(LowRankSkew, (), lambda n: 2 * n, lambda n: 2, 1.0, degree=2),
     "rank4": Row(LowRankSkew, (("rank", 4),), lambda n: 4 * n, lambda n: 4, 1.2, degree=2),
     "bipartite": Row(Bipartite, (), lambda n: (n // 2) * (n - n // 2), even_part, 1.9),
@@ -253,6 +257,8 @@ def test_entries_stand_where_the_docstrings_say():
     np.testing.assert_array_equal(dense, [[0, 1, 2], [-1, 0, 3], [-2, -3, 0]])
     banded = BandedSkew.from_diagonals([[1.0, 2.0, 3.0], [4.0, 5.0]])
     np.testing.assert_array_equal(banded.matrix(), [[0, 1, 4, 0], [-1, 0, 2, 5], [-4, -2, 0, 3], [0, -5, -3, 0]])
+    sparse = SparseSkew([1.0, 2.0, 3.0], [(1, 3), (2, 0), (0, 1)])
+    np.testing.assert_array_equal(sparse.matrix(), [[0, 3, -2, 0], [-3, 0, 0, 1], [2, 0, 0, 0], [0, -1, 0, 0]])
     bipartite = Bipartite([[1.0, 2.0]])
     np.testing.assert_array_equal(bipartite.matrix(), [[0, 1, 2], [-1, 0, 0], [-2, 0, 0]])
     low_rank = LowRankSkew([[1.0], [0.0], [2.0]], [[0.0], [3.0], [1.0]])
@@ -277,6 +283,7 @@ NORMAL_PARAMETERS = [
     ("circulant", lambda w: w.coefficients, lambda n: (1 if n % 2 else 1 - 1 / n) / n),
     ("chain", lambda w: w.entries, lambda n: 1 / 2),
     ("band", lambda w: w.entries, lambda n: (n - 1) / (2 * (4 * n - 10))),
+    ("sparse", lambda w: w.entries, lambda n: (n - 1) / (2 * round(1.5 * n))),
     ("rank4", lambda w: w.v, lambda n: (1 if n % 2 == 0 else (1 - 1 / n) ** -0.5) / n),
     ("bipartite", lambda w: w.coupling, lambda n: (1 if n % 2 else 1 - 1 / n) / (n - n // 2)),
     ("symmetrizable", lambda w: w.skew_part.entries, lambda n: math.exp(-0.25) / n),
@@ -339,7 +346,11 @@ def test_spectral_scales_are_comparable(row):
 # float64 for the three ways to draw (normal, uniform, lognormal), float32 for the other classes.
 DRAWS = [(ROWS[name], jnp.float64) for name in ("dense", "blocks")]
 DRAWS += [(dataclasses.replace(ROWS["symmetrizable"], options=(("spread", 0.3),)), jnp.float64)]
-DRAWS += [(ROWS[name], jnp.float32) for name in ("circulant", "band", "rank4", "bipartite", "unconstrained")]
+DRAWS += [(ROWS["rank4"], jnp.float32)]
+DRAWS += [
+    pytest.param(ROWS[name], jnp.float32, marks=pytest.mark.slow)
+    for name in ("circulant", "band", "sparse", "bipartite", "unconstrained")
+]
 
 
 @pytest.mark.parametrize(("row", "dtype"), DRAWS)
@@ -429,6 +440,36 @@ def test_from_matrix_says_by_how_much_it_is_not_skew():
     assert message.count(". ") == 0  # one sentence
 
 
+def test_a_sparse_weight_has_the_pattern_of_its_matrix():
+    matrix = np.array([[0.0, 0.0, -2.5], [0.0, 0.0, 1.0], [2.5, -1.0, 0.0]])
+    for given in (matrix, jnp.asarray(matrix), scipy.sparse.csr_array(matrix)):
+        weight = SparseSkew.from_matrix(given)
+        assert weight.edges == ((0, 2), (1, 2))
+        np.testing.assert_array_equal(weight.matrix(), matrix)
+    assert SparseSkew.from_matrix(np.pad(matrix, (0, 1))).size == 4
+    with pytest.raises(jo.JaxoscError, match="got a traced matrix"):
+        jax.jit(lambda m: SparseSkew.from_matrix(m).entries)(matrix)
+
+
+@pytest.mark.parametrize(("n", "degree"), [(2, 4), (3, 2), (9, 2), (20, 5.5), (6, 100)])
+def test_a_random_graph_is_connected_and_of_its_degree(n, degree):
+    weight = SparseSkew.random(jax.random.key(0), n, degree=degree)
+    assert len(weight.edges) == len(set(weight.edges)) == max(1, min(round(n * degree / 2), n * (n - 1) // 2))
+    assert SparseSkew.random(jax.random.key(1), n, degree=degree).edges == weight.edges
+    graph = scipy.sparse.csr_array(np.asarray(weight.matrix()))
+    assert scipy.sparse.csgraph.connected_components(graph)[0] == 1
+    if n > 6:
+        assert SparseSkew.random(jax.random.key(0), n, degree=degree, graph=1).edges != weight.edges
+
+
+def test_colours_of_known_graphs():
+    """Two for an even ring and for a tree, three for an odd ring, n where all meet."""
+    rings = {n: SparseSkew(np.ones(n), [(i, (i + 1) % n) for i in range(n)]) for n in (8, 9)}
+    tree = SparseSkew(np.ones(14), [(i, (i - 1) // 2) for i in range(1, 15)])
+    full = SparseSkew(np.ones(10), itertools.combinations(range(5), 2))
+    assert [len(weight.colours) for weight in (rings[8], rings[9], tree, full)] == [2, 3, 2, 5]
+
+
 BAD_MATRICES = [
     (np.zeros((2, 3)), r"shape \(2, 3\), expected \(n, n\)"),
     (np.zeros(4), r"shape \(4,\), expected \(n, n\)"),
@@ -469,6 +510,17 @@ BAD_CALLS = {
     "band too wide": (lambda: BandedSkew.random(jax.random.key(0), 4, bandwidth=4), r"bandwidth=4, expected 1 .. 3"),
     "diagonal lengths": (lambda: BandedSkew.from_diagonals([[1.0, 2.0], [1.0, 2.0]]), r"lengths \[2, 2\]"),
     "no diagonals": (lambda: BandedSkew.from_diagonals([]), r"lengths \[\]"),
+    "edges": (lambda: SparseSkew([1.0, 2.0], [(0, 1)]), "2 entries for 1 edges"),
+    "edge of one": (lambda: SparseSkew([1.0], [(1, 1)]), r"edge \(1, 1\), expected two different neurons of 0 .. 1"),
+    "edge outside": (
+        lambda: SparseSkew([1.0], [(0, 3)], 3),
+        r"edge \(0, 3\), expected two different neurons of 0 .. 2",
+    ),
+    "edge of three": (lambda: SparseSkew([1.0], [(0, 1, 2)]), r"edge \(0, 1, 2\), expected pairs"),
+    "edge twice": (lambda: SparseSkew([1.0, 2.0], [(0, 1), (1, 0)]), r"edge \(1, 0\) twice"),
+    "degree": (lambda: SparseSkew.random(jax.random.key(0), 5, degree=0), "degree=0, expected a number above 0"),
+    "no edge": (lambda: SparseSkew.from_matrix(np.zeros((3, 3))), "matrix of zeros"),
+    "not sparse skew": (lambda: SparseSkew.from_matrix(np.eye(3)), r"max \|W \+ W.T\| = 2"),
     "odd rank": (lambda: LowRankSkew.random(jax.random.key(0), 5, rank=3), "rank 3 for n=5, expected an even rank"),
     "rank": (lambda: LowRankSkew(jnp.ones((3, 2)), jnp.ones((3, 2))), "rank 4 for n=3"),
     "factors": (lambda: LowRankSkew(jnp.ones((3, 1)), jnp.ones((4, 1))), r"shape \(3, 1\).*shape \(4, 1\)"),
@@ -516,6 +568,7 @@ def test_parameters_must_be_finite(bad):
         lambda x: RotationBlocks([x]),
         lambda x: Circulant([x], 3),
         lambda x: BandedSkew([x], 1),
+        lambda x: SparseSkew([x], [(0, 1)]),
         lambda x: LowRankSkew([[x], [1.0]], [[1.0], [1.0]]),
         lambda x: Bipartite([[x]]),
         lambda x: Symmetrizable(DenseSkew([1.0]), [x, 0.0]),
@@ -637,6 +690,7 @@ def test_repr_says_what_a_person_wants_to_know():
     assert repr(DenseSkew(np.ones((64, 28)))) == "DenseSkew(n=8, batch=(64,), float64)"
     assert repr(DenseSkew(np.ones(28, np.float32))) == "DenseSkew(n=8, float32)"
     assert repr(BandedSkew(np.ones(13), 2)) == "BandedSkew(n=8, bandwidth=2, float64)"
+    assert repr(SparseSkew([1.0, 2.0], [(0, 1), (1, 3)])) == "SparseSkew(n=4, edges=2, float64)"
     assert repr(LowRankSkew(np.ones((8, 2)), np.ones((8, 2)))) == "LowRankSkew(n=8, rank=4, float64)"
     assert repr(Bipartite(np.ones((3, 5)))) == "Bipartite(n=8, p=3, float64)"
     assert repr(Symmetrizable(DenseSkew(np.ones(28)), np.ones(8))) == "Symmetrizable(n=8, float64)"

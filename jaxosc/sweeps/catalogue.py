@@ -55,6 +55,7 @@ WEIGHT_LAWS: Mapping[str, Callable[[], type[AbstractWeight]]] = {
     "rotation_blocks": lambda: weights.RotationBlocks,
     "circulant": lambda: weights.Circulant,
     "banded_skew": lambda: weights.BandedSkew,
+    "sparse_skew": lambda: weights.SparseSkew,
     "low_rank_skew": lambda: weights.LowRankSkew,
     "bipartite": lambda: weights.Bipartite,
     "symmetrizable": lambda: weights.Symmetrizable,

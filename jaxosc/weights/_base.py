@@ -13,7 +13,7 @@ All random laws share one meaning of `gain`, see `jaxosc.weights`.
 
 import abc
 import dataclasses
-from typing import Self, SupportsIndex
+from typing import Any, Self, SupportsIndex
 
 import equinox as eqx
 import jax
@@ -94,7 +94,7 @@ class AbstractWeight(eqx.Module):
             return eqx.tree_pformat(self)
         facts = [f"n={self.size}"]
         facts += [
-            f"{field.name}={getattr(self, field.name)}"
+            f"{field.name}={_shown(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
             if field.metadata.get("static", False) and field.name != "size"
         ]
@@ -102,3 +102,8 @@ class AbstractWeight(eqx.Module):
             facts.append(f"batch={self.batch_shape}")
         facts.append(jnp.result_type(*leaves).name)
         return f"{type(self).__name__}({', '.join(facts)})"
+
+
+def _shown(fact: Any) -> Any:
+    """A number as it is, a list as its length."""
+    return len(fact) if isinstance(fact, tuple) else fact

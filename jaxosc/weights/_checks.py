@@ -87,3 +87,38 @@ def triangle_side(count: int) -> int | None:
     """The n with n(n-1)/2 == count, or None where there is none."""
     n = (1 + math.isqrt(1 + 8 * count)) // 2
     return n if n * (n - 1) // 2 == count else None
+
+
+def check_square(name: str, shape: tuple[int, ...]) -> None:
+    """Error unless the shape is (n, n) with n >= 2."""
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 2:
+        raise JaxoscError(f"{name} got a matrix of shape {shape}, expected (n, n) with n >= 2; use a square matrix.")
+
+
+def skew_tolerance(n: int, dtype: jnp.dtype) -> float:
+    """The largest |W + W.T| over the largest |W| that passes for rounding."""
+    return 10 * n * float(jnp.finfo(dtype).eps)
+
+
+def concrete_skew(name: str, matrix: Values) -> np.ndarray:
+    """The matrix as a NumPy array of its own dtype, after all checks of its values."""
+    array = np.asarray(matrix)
+    check_square(name, array.shape)
+    if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
+        array = array.astype(np.float64)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise JaxoscError(f"{name} got dtype {array.dtype}, expected real numbers; drop the rest.")
+    wide = array.astype(np.float64)
+    require_finite("The matrix W", wide)
+    largest = np.abs(wide).max()
+    with np.errstate(over="ignore"):
+        defect = np.abs(wide + wide.T)
+    i, j = (int(k) for k in np.unravel_index(np.argmax(defect), defect.shape))
+    tolerance = skew_tolerance(len(wide), array.dtype) * largest
+    if defect[i, j] > tolerance:
+        raise JaxoscError(
+            f"{name} got a matrix with max |W + W.T| = {defect[i, j]:.3g} at [{i}, {j}] "
+            f"where max |W| = {largest:.3g}, expected at most {tolerance:.3g} ({array.dtype.name} rounding); "
+            "use its skew part (W - W.T)/2, or Unconstrained(W) to keep it as it is."
+        )
+    return array

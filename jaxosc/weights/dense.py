@@ -9,17 +9,20 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxosc._checks import is_concrete, require_finite
+from jaxosc._checks import is_concrete
 from jaxosc._errors import JaxoscError
 
 from ._base import AbstractWeight
 from ._checks import (
     Values,
+    check_square,
     check_vector,
     checked_dtype,
     checked_parameters,
     checked_size,
+    concrete_skew,
     scaled_parameters,
+    skew_tolerance,
     triangle_side,
 )
 from ._draws import normals, times
@@ -67,7 +70,7 @@ class DenseSkew(AbstractWeight):
         by how much and where. Under `jax.jit` the last two are found when the program runs (`eqx.error_if`).
         """
         if is_concrete(matrix):
-            array = checked_parameters("DenseSkew.from_matrix", _concrete_skew(matrix), axes=2)
+            array = checked_parameters("DenseSkew.from_matrix", concrete_skew("DenseSkew.from_matrix", matrix), axes=2)
         else:
             array = _traced_skew(checked_parameters("DenseSkew.from_matrix", matrix, axes=2))
         rows, columns = np.triu_indices(array.shape[0], 1)
@@ -123,7 +126,7 @@ class Unconstrained(AbstractWeight):
 
     def __init__(self, entries: Values) -> None:
         self.entries = checked_parameters("Unconstrained", entries, axes=2)
-        _check_square("Unconstrained", self.entries.shape[-2:])
+        check_square("Unconstrained", self.entries.shape[-2:])
         self.size = self.entries.shape[-1]
 
     @classmethod
@@ -157,47 +160,14 @@ class Unconstrained(AbstractWeight):
         return eqx.tree_at(lambda w: w.entries, self, scaled_parameters(self, self.entries, gain))
 
 
-def _check_square(name: str, shape: tuple[int, ...]) -> None:
-    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 2:
-        raise JaxoscError(f"{name} got a matrix of shape {shape}, expected (n, n) with n >= 2; use a square matrix.")
-
-
-def _skew_tolerance(n: int, dtype: jnp.dtype) -> float:
-    return 10 * n * float(jnp.finfo(dtype).eps)
-
-
 def _traced_skew(array: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """The traced matrix, tied to a check of its values when the program runs."""
-    _check_square("DenseSkew.from_matrix", array.shape)
+    check_square("DenseSkew.from_matrix", array.shape)
     largest = jnp.max(jnp.abs(array))
-    good = jnp.max(jnp.abs(array + array.T)) <= _skew_tolerance(array.shape[0], array.dtype) * largest
+    good = jnp.max(jnp.abs(array + array.T)) <= skew_tolerance(array.shape[0], array.dtype) * largest
     return eqx.error_if(
         array,
         ~(good & jnp.isfinite(largest)),
         "DenseSkew.from_matrix got a matrix that is not skew (or not finite), expected W.T == -W up to "
         "rounding; use its skew part (W - W.T)/2 or Unconstrained(W).",
     )
-
-
-def _concrete_skew(matrix: Values) -> np.ndarray:
-    """The matrix as a NumPy array of its own dtype, after all checks of its values."""
-    array = np.asarray(matrix)
-    _check_square("DenseSkew.from_matrix", array.shape)
-    if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
-        array = array.astype(np.float64)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise JaxoscError(f"DenseSkew.from_matrix got dtype {array.dtype}, expected real numbers; drop the rest.")
-    wide = array.astype(np.float64)
-    require_finite("The matrix W", wide)
-    largest = np.abs(wide).max()
-    with np.errstate(over="ignore"):
-        defect = np.abs(wide + wide.T)
-    i, j = (int(k) for k in np.unravel_index(np.argmax(defect), defect.shape))
-    tolerance = _skew_tolerance(len(wide), array.dtype) * largest
-    if defect[i, j] > tolerance:
-        raise JaxoscError(
-            f"DenseSkew.from_matrix got a matrix with max |W + W.T| = {defect[i, j]:.3g} at [{i}, {j}] "
-            f"where max |W| = {largest:.3g}, expected at most {tolerance:.3g} ({array.dtype.name} rounding); "
-            "use its skew part (W - W.T)/2, or Unconstrained(W) to keep it as it is."
-        )
-    return array

@@ -14,8 +14,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-    100_000, 20, 20
-)  # tracing makes millions of small objects: a tenth of the session went to looking at them
 os.environ["MPLBACKEND"] = "Agg"  # no test may need a display; read when matplotlib is first imported
 
 import jax

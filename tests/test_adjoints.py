@@ -177,9 +177,10 @@ QUICK = ("bias and leak", "own weights, order 8", "bipartite", "dense blocks", "
 """One for each kind of code; the slow run has all rows."""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in ROWS]
-)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ROWS if name not in QUICK]
+
+
+@pytest.mark.parametrize("name", [*QUICK, *SLOW])
 def test_every_network(name):
     row = ROWS[name]
     y0, parameters = normal(3, row.n, seed=7), row.parameters()

@@ -15,6 +15,8 @@ from .problems import Problem
 
 def stages_of(solver: Any) -> int:
     """Of an explicit Runge-Kutta method; a last stage that is the first of the next step is not counted."""
+    if isinstance(solver, jo.solvers.EnergyProjection):
+        return stages_of(solver.solver)
     if isinstance(solver, diffrax.Euler):  # the one without a tableau
         return 1
     return len(solver.tableau.b_sol) - bool(solver.tableau.fsal)

@@ -87,11 +87,16 @@ def _energy_conserving(n: int) -> list[Method]:
     # A round turns planes of two neurons each: it renews every neuron once, as an evaluation of the activation would.
     rounds = _always(2 * (n + n % 2) - 3)
     pair, gradient = jo.solvers.PairSplitting(), jo.solvers.DiscreteGradient()
+    tsit5, dopri8 = (jo.solvers.EnergyProjection(solver) for solver in (diffrax.Tsit5(), diffrax.Dopri8()))
+    steps = (1.25, 0.8, 0.4, 0.2, 0.125)
     return [
         Method("PairSplitting", OURS, "dt", (1.25, 0.5, 0.2), (1.25,), simulated(pair), rounds),
         Method(
             "DiscreteGradient", OURS, "dt", (0.5, 0.2, 0.1), (0.5,), simulated(gradient), discrete_gradient_iterations
         ),
+        # The projection evaluates sigma and its derivative once more.
+        Method(repr(tsit5), OURS, "dt", (1.0, 0.5, 0.25), (1.0, 0.5), simulated(tsit5), _always(stages_of(tsit5) + 2)),
+        Method(repr(dopri8), OURS, "dt", steps, steps, simulated(dopri8), _always(stages_of(dopri8) + 2)),
     ]
 
 

@@ -3,10 +3,10 @@
     python -m benchmarks.work_precision [--quick] [--out DIR] [--sizes 2 --sizes 8] [--only NAME]
 
 Many members of one network in one call, on one core. Short runs to t = 100 tell the state error; long ones, to
-t = 10^5 at n = 2 and 8, what becomes of energy and period. Time is CPU time for a member and a unit of time: libraries
-that take members one by one are given a few, and the others many, as each is best used.
+t = 10^5 (10^4 at n = 128), what becomes of energy and period. Time is CPU time for a member and a unit of time:
+libraries that take members one by one are given a few, and the others many, as each is best used.
 
-The full run takes about ten minutes of one core.
+The full run takes about half an hour of one core.
 """
 
 import dataclasses
@@ -64,8 +64,8 @@ class Study:
 # 8,192 neurons in short runs: a call then takes ten times the constant cost of a call in Python, or more. Intervals of
 # 100 at n = 2, in which every method but Euler's knows its phase to half a turn; of 2,000 elsewhere.
 FULL = Study(
-    members={2: (4096, 32), 8: (1024, 32), 32: (256, 16), 128: (64, 16)},
-    long_end={2: 1e5, 8: 1e5, 32: 1e4, 128: 1e3},
+    members={2: (4096, 32), 8: (1024, 32), 32: (256, 8), 128: (64, 4)},
+    long_end={2: 1e5, 8: 1e5, 32: 1e5, 128: 1e4},
     times={2: 1000, 8: 50, 32: 50, 128: 10},
 )
 QUICK = Study(

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from test_energy_projection import SOLVERS as PROJECTION_ROWS
 from test_pair_splitting import SOLVERS as PAIR_ROWS
 from test_solvers import SOLVERS as SOLVER_ROWS
 
@@ -122,7 +123,8 @@ def test_weights_have_the_interface_of_their_kind(cls, dtype):
 
 
 def test_solvers_have_rows_in_the_table_of_problems():
-    assert {type(solver) for solver in (*SOLVER_ROWS.values(), *PAIR_ROWS.values())} >= set(SOLVERS)
+    rows = SOLVER_ROWS | PAIR_ROWS | PROJECTION_ROWS
+    assert {type(solver) for solver in rows.values()} >= set(SOLVERS)
 
 
 def samples():

@@ -12,7 +12,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._results import Result
 from ..solvers import Lanes
@@ -58,6 +58,14 @@ class Loop(eqx.Module):
     states: tuple[PyTree, ...]
 
 
+class Course(eqx.Module):
+    """The loop with what it is about to do again: steps of one up to `again_until`, looking at the `suspects`."""
+
+    loop: Loop
+    again_until: Int[Array, ""]
+    suspects: Bool[Array, " lanes"]
+
+
 class Run(eqx.Module):
     """What stays the same through the loop."""
 
@@ -82,19 +90,35 @@ class Run(eqx.Module):
         """When step number `step` begins."""
         return self.t0 + step.astype(self.dt.dtype) * self.dt
 
-    def advance(self, loop: Loop) -> Loop:
-        """One step, after which lanes that left are frozen at their last good state, and the cheap reducers."""
+    def glide(self, loop: Loop) -> Loop:
+        """One step with the cheap reducers, which nobody looks at: lanes that left go on all the same."""
         x, memory = self.trial(loop)
-        squared = jnp.sum(x * x, axis=0)
-        alive = loop.result == Result.successful
-        # Written so that NaN counts as outside.
-        inside = squared <= self.escape_norm**2
-        leaving = jnp.where(jnp.isfinite(squared), Result.escaped, self.stepper.nan_means).astype(jnp.int8)
-        moving = alive & inside
-        x = jnp.where(moving[None, :], x, loop.x)
         states = self._update(loop.states, loop, x, sampled=False)
-        result = jnp.where(alive & ~inside, leaving, loop.result)
-        return Loop(loop.step + 1, x, result, loop.num_steps + moving, memory, states)
+        return Loop(loop.step + 1, x, loop.result, loop.num_steps, memory, states)
+
+    def outside(self, loop: Loop) -> Array:
+        """Which lanes have left, or are no numbers any more, although nobody has frozen them yet."""
+        # Written so that NaN counts as outside.
+        inside = jnp.sum(loop.x * loop.x, axis=0) <= self.escape_norm**2
+        return (loop.result == Result.successful) & ~inside
+
+    def settled(self, before: Loop, after: Loop, leaving: Array) -> Loop:
+        """`after` with the `leaving` lanes frozen at `before` from now on, like those that were frozen there."""
+        moving = (before.result == Result.successful) & ~leaving
+        chosen = jax.tree.map(
+            lambda new, old: jnp.where(moving, new, old), (after.x, after.states), (before.x, before.states)
+        )
+        why = jnp.where(
+            jnp.isfinite(jnp.sum(after.x * after.x, axis=0)), Result.escaped, self.stepper.nan_means
+        ).astype(jnp.int8)
+        result = jnp.where(leaving, why, before.result)
+        taken = jnp.where(moving, after.step - before.step, 0)
+        return Loop(after.step, chosen[0], result, before.num_steps + taken, after.memory, chosen[1])
+
+    def advance(self, loop: Loop) -> Loop:
+        """One step, after which lanes that left are frozen at their last good state."""
+        after = self.glide(loop)
+        return self.settled(loop, after, self.outside(after))
 
     def sample(self, loop: Loop) -> Loop:
         """The look of the sampled reducers at the present state."""
@@ -143,7 +167,7 @@ def run_lanes(
     """
     dtype = y0.dtype
     scalars = [jnp.asarray(value, dtype) for value in (t0, dt, escape_norm)]
-    run = Run(lanes, stepper_of(solver), reducers, *scalars)
+    run = Run(lanes.prepared(), stepper_of(solver), reducers, *scalars)
     loop = run.start(y0)
     if save is None:
         return run.finish(march(run, loop, num_steps, segments), None)
@@ -172,22 +196,36 @@ def march(run: Run, loop: Loop, until: Any, segments: int = 0) -> Loop:
         loop, _ = scan_in_segments(stride_of, loop, strides, segments)
         return _scan(run.advance, loop, rest)
 
-    def stride(loop: Loop) -> Loop:
-        # Samples fall on multiples of SAMPLE_EVERY whether or not the run stops to save in between.
-        target = jnp.minimum((loop.step // SAMPLE_EVERY + 1) * SAMPLE_EVERY, until)
-        loop = jax.lax.fori_loop(loop.step, target, lambda _, loop: run.advance(loop), loop)
-        return _sample_if_due(run, loop)
-
-    def unfinished(loop: Loop) -> Array:
+    def unfinished(course: Course) -> Array:
+        loop = course.loop
         return (loop.step < until) & jnp.any(loop.result == Result.successful)
 
-    loop = jax.lax.while_loop(unfinished, stride, loop)
+    course = Course(loop, jnp.zeros((), jnp.int32), jnp.zeros(loop.result.shape, bool))
+    loop = jax.lax.while_loop(unfinished, lambda course: _stride(run, course, until), course).loop
     # When every lane is frozen the loop ends early, but time goes on.
     return eqx.tree_at(lambda loop: loop.step, loop, jnp.maximum(loop.step, until))
 
 
-def _sample_if_due(run: Run, loop: Loop) -> Loop:
-    due = loop.step % SAMPLE_EVERY == 0
+def _stride(run: Run, course: Course, until: Any) -> Course:
+    """Steps up to the next sample, and one look at the lanes: looking at each step would cost as much as stepping.
+
+    If a lane is found outside, the stride is taken again in steps of one, each with a look at those that were.
+    """
+    before, again = course.loop, course.loop.step < course.again_until
+    # Samples fall on multiples of SAMPLE_EVERY whether or not the run stops to save in between.
+    target = jnp.where(again, before.step + 1, jnp.minimum((before.step // SAMPLE_EVERY + 1) * SAMPLE_EVERY, until))
+    after = jax.lax.fori_loop(before.step, target, lambda _, loop: run.glide(loop), before)
+    # What becomes of a lane must not depend on its neighbours: in a stride taken again for others it is not looked at.
+    outside = run.outside(after)
+    back = jnp.any(outside) & ~again & (target > before.step + 1)
+    settled = run.settled(before, after, outside & (course.suspects | ~again))
+    loop = jax.tree.map(lambda new, old: jnp.where(back, old, new), settled, before)
+    loop = _sample_if_due(run, loop, ~back)
+    return Course(loop, jnp.where(back, target, course.again_until), jnp.where(back, outside, course.suspects))
+
+
+def _sample_if_due(run: Run, loop: Loop, moved: Any = True) -> Loop:
+    due = moved & (loop.step % SAMPLE_EVERY == 0)
     # A lambda, since JAX hashes the function and a bound method hashes the arrays of its module.
     return jax.lax.cond(due, lambda loop: run.sample(loop), lambda loop: loop, loop)
 

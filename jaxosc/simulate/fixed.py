@@ -16,11 +16,13 @@ from .._results import Result
 from ..fields import AbstractField
 from ..solvers import lanes_of
 from .adjoints import Adjoint, Checkpointed, Reversible, choose_adjoint, why_not_reversible
+from .chunks import run_in_chunks
 from .engine import LaneRun, SaveTimes, run_lanes
 from .members import Members
 from .reducers import AbstractReducer, FinalEnergyDrift
 from .reversible import reconstruction_error, run_lanes_reversibly, stops_of
 from .solution import Solution
+from .steppers import stepper_of
 
 BLOCK_MEMBERS = 4096
 """Members that run together outside a trace: bounds the memory for weights of their own, and fills the vector units."""
@@ -111,8 +113,11 @@ def _run_block(job: _Job, field: AbstractField, starts: Float[Array, "lanes n"])
     if job.adjoint.kind == "reversible":
         return _run_with_way_back(job, field, starts)
     t0, dt, escape_norm = (jnp.asarray(value) for value in job.scalars)
-    return _run_compiled(
-        lanes_of(field),
+    lanes = lanes_of(field)
+    stepper_of(job.solver).require(lanes)
+    run = _run_compiled if isinstance(job.num_steps, int) else _run_in_chunks_compiled
+    return run(
+        lanes,
         starts.T,
         job.solver,
         job.reducers,
@@ -156,6 +161,7 @@ def _run_with_way_back(job: _Job, field: AbstractField, starts: Float[Array, "la
 
 
 _run_compiled = eqx.filter_jit(run_lanes)
+_run_in_chunks_compiled = eqx.filter_jit(run_in_chunks)
 _run_with_way_back_compiled = eqx.filter_jit(run_lanes_reversibly)
 _way_back_compiled = eqx.filter_jit(reconstruction_error)
 

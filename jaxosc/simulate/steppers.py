@@ -18,9 +18,10 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import JaxoscError
 from .._results import Result
-from ..solvers import DiscreteGradient, ForwardEuler, Lanes, PairSplitting, PoissonSplitting
+from ..solvers import DiscreteGradient, EnergyProjection, ForwardEuler, Lanes, PairSplitting, PoissonSplitting
 from ..solvers.compositions import SWEEPS_PER_STEP
 from ..solvers.discrete_gradient import discrete_gradient_step
+from ..solvers.energy_projection import first_energy, projected, require_conservative
 from ..solvers.lanes import computed_once
 from ..solvers.pair_splitting import first_place, pair_step
 from ..solvers.poisson_splitting import require_runnable, splitting_step
@@ -54,6 +55,10 @@ class AbstractStepper(eqx.Module):
     def tape_per_step(self) -> int:
         """A guess that serves those who know nothing better."""
         return 30
+
+    def require(self, lanes: Lanes) -> None:
+        """Raise one sentence if these networks are known not to suit; asked outside of a trace, where values show."""
+        return
 
     @abc.abstractmethod
     def init(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates) -> PyTree:
@@ -172,6 +177,32 @@ class RungeKuttaStepper(AbstractStepper):
         return x1, slopes[-1] if self.tableau.fsal else None
 
 
+class ProjectedStepper(AbstractStepper):
+    """The steps of another stepper, each projected back to the energy of the start."""
+
+    stepper: AbstractStepper
+
+    @property
+    def tape_per_step(self) -> int:
+        """A dozen more than without."""
+        return self.stepper.tape_per_step + 12
+
+    def require(self, lanes: Lanes) -> None:
+        """They must conserve their energy."""
+        require_conservative(lanes)
+
+    def init(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates) -> PyTree:
+        """The energy of the start, and the memory of the stepper."""
+        return first_energy(lanes, x), self.stepper.init(lanes, t, dt, x)
+
+    def step(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates, memory: PyTree) -> tuple[LaneStates, PyTree]:
+        """One step and its projection; a last slope that is kept is off by as little as that moved."""
+        energy, own = memory
+        x1, own = self.stepper.step(lanes, t, dt, x, own)
+        x1 = computed_once(dt, lambda: x1, x)
+        return projected(lanes, dt, x1, energy), (energy, own)
+
+
 class VmappedStepper(AbstractStepper):
     """Any Diffrax solver, called for each lane under `jax.vmap`: correct for all, fast for none."""
 
@@ -192,6 +223,7 @@ class VmappedStepper(AbstractStepper):
         return x1.T, memory
 
     def _per_lane(self, function: Callable[..., Any], lanes: Lanes) -> Callable[..., Any]:
+        lanes = eqx.tree_at(lambda lanes: lanes.by_lane, lanes, None, is_leaf=_is_none)
         own = jax.tree.map(lambda array: -1 if array.ndim and array.shape[-1] > 1 else None, lanes)
         # The drive is one function for all lanes, whatever the shapes of its parameters.
         own = eqx.tree_at(lambda axes: axes.drive, own, jax.tree.map(lambda _: None, lanes.drive), is_leaf=_is_none)
@@ -212,6 +244,8 @@ def stepper_of(solver: Any) -> AbstractStepper:
 
     **Raises:** `JaxoscError` for anything that is not a Diffrax solver.
     """
+    if isinstance(solver, EnergyProjection):
+        return ProjectedStepper(stepper_of(solver.solver))
     if isinstance(solver, ForwardEuler | diffrax.Euler):
         return EulerStepper()
     if isinstance(solver, PoissonSplitting):

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._errors import JaxoscError
-from .lanes import Lanes, computed_once, lane_product, lanes_of
+from .lanes import Lanes, computed_once, lanes_of
 from .mean_values import mean_value
 from .poisson_splitting import direction_of, field_of
 
@@ -195,11 +195,11 @@ class _Equation(eqx.Module):
         """The increments that follow from the mean values along `d`."""
         lanes = self.lanes
         if lanes.form == "rate":
-            rate = mean_value(lanes.activation, self.y, _times_matrix(lanes, d))
+            rate = mean_value(lanes.activation, self.y, lanes.times_matrix(d))
         else:
             # Merged into the product the mean values would be computed again for each of its rows.
             means = computed_once(self.dt, lambda: mean_value(lanes.activation, self.y, d), d)
-            rate = _times_matrix(lanes, means)
+            rate = lanes.times_matrix(means)
             rate = rate if lanes.bias is None else rate + lanes.bias
         if lanes.leak is None:
             return self.span * rate
@@ -208,7 +208,7 @@ class _Equation(eqx.Module):
     def jacobian(self, d: Float[Array, "n lanes"]) -> Float[Array, "n n lanes"]:
         """The derivative of d - update(d): 1 - span W diag(slopes), with the slopes first in the rate form."""
         lanes, n = self.lanes, self.x.shape[0]
-        path = _times_matrix(lanes, d) if lanes.form == "rate" else d
+        path = lanes.times_matrix(d) if lanes.form == "rate" else d
         means = functools.partial(mean_value, lanes.activation, self.y)
         slopes = jax.jvp(means, (path,), (jnp.ones_like(path),))[1]
         slopes = slopes[:, None] if lanes.form == "rate" else slopes[None, :]
@@ -227,11 +227,6 @@ def _equation_of(lanes: Lanes, t: Any, dt: Array, x: Array, active: Array | None
     parts = Lanes(lanes.matrix, lanes.activation, gain=lanes.gain, bias=inflow, leak=lanes.leak, form=lanes.form)
     span = jnp.reshape(dt, (1, 1)) if active is None else jnp.where(active, dt, 0)[None, :]
     return _Equation(parts, x, parts.preactivation(x), span, dt)
-
-
-def _times_matrix(lanes: Lanes, x: Array) -> Array:
-    product = lane_product(lanes.matrix, x)
-    return product if lanes.gain is None else lanes.gain[None, :] * product
 
 
 def _solved(equation: _Equation, guess: Array, aims: _Aims, max_iterations: int) -> tuple[Array, Array]:

@@ -22,6 +22,9 @@ from ..fields import AbstractField, RateRNN, solve_energy_shift
 UNROLLED_UP_TO = 11
 """Up to this n a product is written as a sum of columns; beyond, as a matrix product (measured crossing 8-16)."""
 
+OWN_COLUMNS_UP_TO = 16
+"""The same for lanes with a W of their own: sums of columns still win at 16, products of each lane at 24 and more."""
+
 
 class Lanes(eqx.Module):
     """The networks of all lanes as plain arrays: x' = gain W sigma(x) + bias + u(t) - leak x, or the rate form.
@@ -34,6 +37,7 @@ class Lanes(eqx.Module):
     - `bias`, `energy_weights` (d), `energy_shift` (c with S c = bias): (n, lanes) or (n, 1), or None.
     - `leak`: (lanes,) or (1,), or None for none.
     - `drive`: u, a function of the time that returns (n,), the same in all lanes, or None.
+    - `by_lane`: W once more with the lanes first, where products want it so; see `prepared`.
     - `form`: "current" or "rate".
     - `hollow`: W has a zero diagonal by construction, which lets a splitting step skip the self-coupling.
     - `skew`: W = S diag(d) with skew S (d = 1 without `energy_weights`), by construction or seen.
@@ -48,6 +52,7 @@ class Lanes(eqx.Module):
     energy_weights: Float[Array, "n #lanes"] | None = None
     energy_shift: Float[Array, "n #lanes"] | None = None
     drive: Callable[[Any], Float[Array, " n"]] | None = None
+    by_lane: Float[Array, "lanes n n"] | None = None
     form: Literal["current", "rate"] = eqx.field(static=True, default="current")
     hollow: bool = eqx.field(static=True, default=False)
     skew: bool = eqx.field(static=True, default=False)
@@ -58,11 +63,21 @@ class Lanes(eqx.Module):
         """The number of neurons n."""
         return self.matrix.shape[0]
 
+    def prepared(self) -> "Lanes":
+        """The same networks ready for many steps: a large W of its own is laid out for matrix products.
+
+        Within a loop the compiler would lay it out anew in every step (n = 32: 20 ns a neuron instead of 4).
+        """
+        if self.matrix.shape[-1] == 1 or self.size <= OWN_COLUMNS_UP_TO:
+            return self
+        by_lane = jnp.moveaxis(self.matrix, -1, 0)
+        return eqx.tree_at(lambda lanes: lanes.by_lane, self, by_lane, is_leaf=lambda leaf: leaf is None)
+
     def preactivation(self, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
         """The y whose energy is H: x itself in the current form, gain W x + bias in the rate form."""
         if self.form == "current":
             return x
-        y = self._times_matrix(x)
+        y = self.times_matrix(x)
         return y if self.bias is None else y + self.bias
 
     def input_at(self, t: Any) -> Float[Array, "n #lanes"] | None:
@@ -75,7 +90,7 @@ class Lanes(eqx.Module):
     def velocity(self, t: Any, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
         """dx/dt of every lane at time t."""
         inflow = self.input_at(t)
-        rate = self._times_matrix(x if self.form == "rate" else self.activation(x))
+        rate = self.times_matrix(x if self.form == "rate" else self.activation(x))
         rate = rate if inflow is None else rate + inflow
         rate = self.activation(rate) if self.form == "rate" else rate
         return rate if self.leak is None else rate - self.leak[None, :] * x
@@ -83,23 +98,28 @@ class Lanes(eqx.Module):
     def energy(self, x: Float[Array, "n lanes"]) -> Float[Array, " lanes"]:
         """H of every lane, as `field.energy`, with W's own scale times gain (gain does not enter H without a bias)."""
         y = self.preactivation(x)
-        terms = self.activation.potential(y)
-        if self.energy_weights is not None:
-            terms = terms * self.energy_weights
-        if self.energy_shift is not None:
-            shift = self.energy_shift if self.gain is None else self.energy_shift / self.gain[None, :]
-            terms = terms + shift * y
-        return jnp.sum(terms, axis=0)
+        if self.energy_weights is None:
+            energy = self.activation.potential_sum(y)
+        else:
+            energy = jnp.sum(self.activation.potential(y) * self.energy_weights, axis=0)
+        if self.energy_shift is None:
+            return energy
+        shift = self.energy_shift if self.gain is None else self.energy_shift / self.gain[None, :]
+        return energy + jnp.sum(shift * y, axis=0)
 
-    def _times_matrix(self, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
-        product = lane_product(self.matrix, x)
+    def times_matrix(self, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
+        """gain W x of every lane."""
+        if self.by_lane is None:
+            product = lane_product(self.matrix, x)
+        else:
+            product = jnp.einsum("lij,lj->li", self.by_lane, x.T, precision="highest").T
         return product if self.gain is None else self.gain[None, :] * product
 
 
 def lane_product(matrix: Float[Array, "m n #lanes"], x: Float[Array, "n lanes"]) -> Float[Array, "m lanes"]:
     """W x in every lane, in full precision. The sum of columns has a fixed order, the products leave it to XLA."""
     columns, shared = matrix.shape[1], matrix.shape[2] == 1
-    if columns <= UNROLLED_UP_TO:
+    if columns <= (UNROLLED_UP_TO if shared else OWN_COLUMNS_UP_TO):
         total = matrix[:, 0] * x[0:1]
         for j in range(1, columns):
             total = total + matrix[:, j] * x[j : j + 1]

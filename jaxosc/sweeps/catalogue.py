@@ -14,7 +14,7 @@ import diffrax
 from .. import activations, weights
 from .._errors import JaxoscError
 from ..activations import AbstractActivation, Elementwise
-from ..solvers import DiscreteGradient, ForwardEuler, PairSplitting, PoissonSplitting
+from ..solvers import DiscreteGradient, EnergyProjection, ForwardEuler, PairSplitting, PoissonSplitting
 from ..weights import AbstractWeight
 from .fingerprint import fingerprint, load_reference
 
@@ -48,6 +48,7 @@ SOLVERS: Mapping[str, Callable[[], diffrax.AbstractSolver]] = {
     "poisson_splitting_8": lambda: PoissonSplitting(8),
     "pair_splitting": PairSplitting,
     "discrete_gradient": DiscreteGradient,
+    "energy_projection": EnergyProjection,
 }
 
 WEIGHT_LAWS: Mapping[str, Callable[[], type[AbstractWeight]]] = {

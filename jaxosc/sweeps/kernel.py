@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from ..activations import AbstractActivation
 from ..fields import CurrentRNN
-from ..simulate.engine import run_lanes
+from ..simulate.chunks import run_in_chunks
 from ..simulate.reducers import AbstractReducer, Crossings, EnergyDrift, Norms
 from ..solvers import Lanes, lanes_of
 from ..weights import AbstractWeight
@@ -62,7 +62,7 @@ class Kernel:
             start = sized_starts(ic.law, ic.radius, inputs.start).T
             if ic.energy is not None:
                 start = on_energy_level(lanes, start, ic.energy)
-            run = run_lanes(
+            run = run_in_chunks(
                 lanes,
                 start,
                 solver,

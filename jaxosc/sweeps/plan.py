@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .._errors import JaxoscError
-from ..solvers import ForwardEuler, PoissonSplitting
+from ..solvers import EnergyProjection, ForwardEuler, PoissonSplitting
 from ..solvers.compositions import SWEEPS_PER_STEP
 from ..solvers.lanes import UNROLLED_UP_TO
 from .catalogue import Choice
@@ -351,6 +351,8 @@ def step_cost(sweep: Sweep, combination: Combination) -> float:
 def _evaluations(solver: Any) -> int:
     if isinstance(solver, PoissonSplitting):
         return SWEEPS_PER_STEP[solver.accuracy]
+    if isinstance(solver, EnergyProjection):
+        return _evaluations(solver.solver) + 4
     if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
         return max(solver.tableau.num_stages - int(solver.tableau.fsal), 1)
     return 1 if isinstance(solver, ForwardEuler | diffrax.Euler) else 4

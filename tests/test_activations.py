@@ -456,3 +456,17 @@ for make in (jo.Elementwise, jo.check_activation):
     run = fresh_python("-c", script)
     first, second = run.stdout.splitlines()
     assert first.startswith("Got 3, expected a function") and second.startswith("Got 3, expected an activation")
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("n", [1, 2, 3, 64, 131])
+def test_one_logarithm_gives_the_sum_of_all(n, dtype):
+    """The energy of tanh, from states that vanish to states whose product of cosh would overflow."""
+    scales = np.array([1e-8, 1e-3, 0.3, 1.9, 2.1, 30.0, 1e4])
+    y = jnp.asarray(np.random.default_rng(n).standard_normal((n, 1)) * scales, dtype)
+    total, eps = jo.Tanh().potential_sum(y), float(jnp.finfo(dtype).eps)
+    each = np.asarray(jo.Tanh().potential(y.astype(jnp.float64)))
+    np.testing.assert_allclose(total, each.sum(axis=0), rtol=(12 + 2 * np.log2(n)) * eps)
+    assert total.dtype == dtype
+    gradient = jax.grad(lambda y: jnp.sum(jo.Tanh().potential_sum(y)))(y)
+    np.testing.assert_allclose(gradient, jnp.tanh(y), rtol=4 * eps)

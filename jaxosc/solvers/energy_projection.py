@@ -65,7 +65,7 @@ class EnergyProjection(diffrax.AbstractSolver):
         return f"EnergyProjection({type(self.solver).__name__})"
 
     @property
-    def interpolation_cls(self) -> Any:
+    def interpolation_cls(self) -> Any:  # type: ignore[override]  # a property, as in Diffrax's own wrappers
         """That of the solver."""
         return self.solver.interpolation_cls
 

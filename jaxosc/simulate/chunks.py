@@ -5,6 +5,7 @@ each step waits for memory; a chunk stays in the cache from its first step to it
 have all left, and not when the last of all has. What becomes of a lane does not depend on the chunk it is in.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -39,9 +40,16 @@ def run_in_chunks(
     lanes: Lanes, y0: Float[Array, "n lanes"], solver: Any, reducers: tuple[AbstractReducer, ...], **options: Any
 ) -> LaneRun:
     """As `run_lanes`, chunk by chunk. Call it inside a `jax.jit` of your own."""
+    return in_chunks(lambda lanes, y0: run_lanes(lanes, y0, solver, reducers, **options), lanes, y0)
+
+
+def in_chunks(
+    run: Callable[[Lanes, Float[Array, "n lanes"]], LaneRun], lanes: Lanes, y0: Float[Array, "n lanes"]
+) -> LaneRun:
+    """`run` of these lanes and starts, chunk by chunk, in its own way differentiable."""
     count, width = y0.shape[-1], chunk_lanes(lanes, y0.dtype)
     if count <= width:
-        return run_lanes(lanes, y0, solver, reducers, **options)
+        return run(lanes, y0)
     chunks = -(-count // width)
 
     def chunk(number: Array) -> LaneRun:
@@ -49,7 +57,7 @@ def run_in_chunks(
         begin = jnp.minimum(number * width, count - width)
         mine = _sliced(lanes, begin, width)
         start = jax.lax.dynamic_slice_in_dim(y0, begin, width, axis=-1)
-        return run_lanes(mine, start, solver, reducers, **options)
+        return run(mine, start)
 
     runs = jax.lax.map(chunk, jnp.arange(chunks))
     twice = chunks * width - count

@@ -16,7 +16,7 @@ from .._results import Result
 from ..fields import AbstractField
 from ..solvers import lanes_of
 from .adjoints import Adjoint, Checkpointed, Reversible, choose_adjoint, why_not_reversible
-from .chunks import run_in_chunks
+from .chunks import in_chunks, run_in_chunks
 from .engine import LaneRun, SaveTimes, run_lanes
 from .members import Members
 from .reducers import AbstractReducer, FinalEnergyDrift
@@ -162,7 +162,13 @@ def _run_with_way_back(job: _Job, field: AbstractField, starts: Float[Array, "la
 
 _run_compiled = eqx.filter_jit(run_lanes)
 _run_in_chunks_compiled = eqx.filter_jit(run_in_chunks)
-_run_with_way_back_compiled = eqx.filter_jit(run_lanes_reversibly)
+
+
+@eqx.filter_jit
+def _run_with_way_back_compiled(lanes: Any, y0: Any, solver: Any, reducers: Any, **options: Any) -> LaneRun:
+    return in_chunks(lambda lanes, y0: run_lanes_reversibly(lanes, y0, solver, reducers, **options), lanes, y0)
+
+
 _way_back_compiled = eqx.filter_jit(reconstruction_error)
 
 

@@ -217,7 +217,8 @@ def print_state_answers(answers: Sequence[StateAnswer]) -> None:
     within = len(answers) - len(lost)
     say(f"(b) In {within} of {len(answers)} points of the best peers ours is within {WANTED_SHARE:g} times.")
     for answer in lost:
-        say(f"  n = {answer.peer.n}: {answer.peer.name} wins by {answer.ratio:.2g}: {answer.reason}.")
+        lead = f"wins by {answer.ratio:.2g}" if math.isfinite(answer.ratio) else "has no match in its time"
+        say(f"  n = {answer.peer.n}: {answer.peer.name} {lead}: {answer.reason}.")
 
 
 def main(

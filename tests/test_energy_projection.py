@@ -28,7 +28,9 @@ FIELDS = {
     "symmetrizable": lambda: symmetrizable(5),
     "linear": lambda: jo.CurrentRNN(DenseSkew.from_matrix(skew(6, 1)), jo.Identity()),
 }
-every_field = pytest.mark.parametrize("name", FIELDS)
+every_field = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("bias", "linear") else []) for name in FIELDS]
+)
 
 
 def starts(field, members=6):
@@ -36,7 +38,9 @@ def starts(field, members=6):
 
 
 @pytest.mark.parametrize(("solver", "order", "counts"), [(diffrax.Heun(), 2, (32, 64)), (diffrax.Tsit5(), 5, (12, 24))])
-@pytest.mark.parametrize("problem", ["tanh_pair", "tanh_pair_rate", "linear_three"])
+@pytest.mark.parametrize(
+    "problem", ["tanh_pair", pytest.param("tanh_pair_rate", marks=pytest.mark.slow), "linear_three"]
+)
 def test_order_is_that_of_the_solver_and_the_error_no_larger(problem, solver, order, counts):
     row = BY_NAME[problem]
     field, t1 = row.make_field(), 0.6 * row.period

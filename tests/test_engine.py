@@ -27,7 +27,9 @@ def growing(n: int = 2) -> jo.CurrentRNN:
 
 
 class TestChunks:
-    @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+    @pytest.mark.parametrize(
+        "own", [pytest.param(False, marks=pytest.mark.slow, id="shared"), pytest.param(True, id="own")]
+    )
     def test_change_no_bit(self, own):
         """Also where the last chunk overlaps the one before."""
         n = 8

@@ -116,7 +116,7 @@ class TestExact:
         assert end == pytest.approx(exact, abs=1e-12)
         assert np.abs(exact - problem.y0).max() > 0.3
 
-    @pytest.mark.parametrize("dt", [0.01, 0.3, 1.2, 1.4, 9.0, 70.0])
+    @pytest.mark.parametrize("dt", [pytest.param(0.01, marks=pytest.mark.slow), 0.3, 1.2, 1.4, 9.0, 70.0])
     def test_the_pair_at_any_step_size(self, dt: float) -> None:
         """From rest to |y| = 1000, in one program: 40 steps against the closed form, relative to the size."""
         omega, shapes = -1.1, np.array([[0.7, -0.4], [1.0, 0.9999], [0.0, 1.0], [-0.2, -0.9]])
@@ -169,7 +169,9 @@ class TestEnergy:
         assert (np.ptp(run.ys, axis=1).max(axis=-1) > np.abs(y0).max(axis=-1)).all()
         return np.abs(run.reduced["energy_drift_max"]).reshape(3, 2).max(axis=-1)
 
-    @pytest.mark.parametrize(("dt", "activation"), [(0.1, None), (1.0, None), (0.1, jo.Identity())])
+    @pytest.mark.parametrize(
+        ("dt", "activation"), [pytest.param(0.1, None, marks=pytest.mark.slow), (1.0, None), (0.1, jo.Identity())]
+    )
     def test_to_rounding(self, dt: float, activation) -> None:
         """Rounding walks: 52 turns and 2e4 steps of a third of eps each make 1e-13."""
         assert (self.drifts(2e4, dt, activation) < 1e-12).all()
@@ -180,7 +182,7 @@ class TestEnergy:
         """Measured: 3e-13 and less, and 5e-12 at the smallest size, where a plane turns by the same angle always."""
         assert (self.drifts(1e6, dt) < 2e-11).all()
 
-    @pytest.mark.parametrize("activation", [jo.Tanh(), jo.Identity()])
+    @pytest.mark.parametrize("activation", [pytest.param(jo.Tanh(), marks=pytest.mark.slow), jo.Identity()])
     def test_at_steps_that_are_too_long(self, activation) -> None:
         """Planes that turn several times a step: nothing is left of the orbit, all of the energy."""
         y0 = 2 * random_start(5, 39, 3)

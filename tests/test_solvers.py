@@ -233,7 +233,7 @@ class TestLongRuns:
         ("order", "bound"),
         [
             (2, 1e-3),
-            (4, 2e-8),
+            pytest.param(4, 2e-8, marks=pytest.mark.slow),
             pytest.param(6, 2e-10, marks=pytest.mark.slow),
             pytest.param(8, 2e-12, marks=pytest.mark.slow),
         ],

@@ -167,6 +167,7 @@ class TestDrive:
 
 
 class TestSums:
+    @pytest.mark.slow
     def test_compensated_float32_loses_twenty_times_less(self) -> None:
         """2 * 10^5 steps in float32, against the same steps in float64 with the very same matrix.
 

@@ -6,6 +6,8 @@ them: a branch that is not taken may divide by zero, and turns the gradient into
 
 import functools
 import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -36,16 +38,26 @@ def sum_log_cosh(y: Float[Array, "n *rest"]) -> Float[Array, "*rest"]:
     1e37, so that float32 does not overflow. Good to (1 + log2 n) times the rounding of `log_cosh`.
     """
     outside, inside = _log_cosh_parts(y, 0.0)
-    logarithms = jnp.zeros_like(y[0])
-    for begin in range(0, y.shape[0], 64):
-        part = inside[begin : begin + 64]
-        while (count := part.shape[0]) > 1:
-            half = count // 2
-            first, second = part[:half], part[half : 2 * half]
-            paired = first + second + first * second
-            part = jnp.concatenate([paired, part[2 * half :]]) if count % 2 else paired
-        logarithms = logarithms + jnp.log1p(part[0])
-    return jnp.sum(outside, axis=0) + logarithms
+    products = [_folded(inside[begin : begin + 64], lambda a, b: a + b + a * b) for begin in range(0, y.shape[0], 64)]
+    return sum_rows(outside) + sum(jnp.log1p(product) for product in products)
+
+
+def sum_rows(values: Float[Array, "n *rest"]) -> Float[Array, "*rest"]:
+    """The sum over the first axis, by halves: in an order that does not depend on how many columns there are.
+
+    XLA's own reduction chooses its order by the other axes, so that a member would get other last digits in another
+    company.
+    """
+    return _folded(values, operator.add)
+
+
+def _folded(rows: Array, combine: Callable[[Array, Array], Array]) -> Array:
+    """One row from many: the first half combined with the second until one is left."""
+    while (count := rows.shape[0]) > 1:
+        half = count // 2
+        paired = combine(rows[:half], rows[half : 2 * half])
+        rows = jnp.concatenate([paired, rows[2 * half :]]) if count % 2 else paired
+    return rows[0]
 
 
 def _log_cosh_parts(y: Array, tilt: Any) -> tuple[Array, Array]:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._elementary import expm1_minus, gaussian, log_cosh, minus_log1p, sech_squared, sum_log_cosh
+from ._elementary import expm1_minus, gaussian, log_cosh, minus_log1p, sech_squared, sum_log_cosh, sum_rows
 from ._errors import JaxoscError
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -76,7 +76,7 @@ class AbstractActivation(eqx.Module):
 
     def potential_sum(self, y: Float[Array, "n *rest"]) -> Float[Array, "*rest"]:
         """The sum of Phi over the first axis, as the energy needs it; a class may know a cheaper way to all of it."""
-        return jnp.sum(self.potential(y), axis=0)
+        return sum_rows(self.potential(y))
 
 
 def _differentiates_to(name: str) -> Callable[[_Method], _Method]:
@@ -133,7 +133,7 @@ class Tanh(AbstractActivation):
     def potential_sum(self, y: Float[Array, "n *rest"]) -> Float[Array, "*rest"]:
         """With one logarithm instead of n."""
         function = jax.custom_jvp(sum_log_cosh)
-        function.defjvps(lambda tangent, _, y: jnp.sum(tangent * self(y), axis=0))
+        function.defjvps(lambda tangent, _, y: sum_rows(tangent * self(y)))
         return function(y)
 
 

@@ -129,6 +129,7 @@ def test_gradient_agrees_with_finite_differences():
         (lambda w: jo.CurrentRNN(w, leak=0.1), "a leak"),
         (lambda w: jo.CurrentRNN(w, drive=lambda t: jnp.ones(3)), "a drive"),
         (lambda w: jo.CurrentRNN(jo.weights.Unconstrained(jnp.ones((3, 3)))), "a weight that is not skew"),
+        (lambda w: jo.CurrentRNN(w, bias=jnp.ones(3)), "a bias outside of the range of W"),
     ],
 )
 def test_a_network_without_a_conserved_energy_is_refused(make, what):
@@ -137,16 +138,18 @@ def test_a_network_without_a_conserved_energy_is_refused(make, what):
         jo.simulate(field, jnp.ones(3), t1=1.0, dt=0.1, solver=EnergyProjection())
 
 
-def test_a_leak_that_is_seen_only_in_the_run_marks_its_members():
+def test_what_is_seen_only_in_the_run_marks_its_members():
     weight, y0 = DenseSkew.from_matrix(skew(3, 1)), jnp.ones(3)
+    inside = weight.matvec(jnp.array([0.1, 0.2, -0.3]))
 
     @jax.jit
-    def result(leak):
-        field = jo.CurrentRNN(weight, leak=leak)
+    def result(leak, bias):
+        field = jo.CurrentRNN(weight, leak=leak, bias=bias)
         return jo.simulate(field, y0, t1=1.0, dt=0.1, solver=EnergyProjection(), throw=False).result
 
-    assert result(jnp.array(0.0)) == jo.Result.successful
-    assert result(jnp.array(0.1)) == jo.Result.non_finite
+    assert result(jnp.array(0.0), inside) == jo.Result.successful
+    assert result(jnp.array(0.1), inside) == jo.Result.non_finite
+    assert result(jnp.array(0.0), jnp.ones(3)) == jo.Result.non_finite
 
 
 def test_what_it_says_and_takes():

@@ -8,13 +8,13 @@ have all left, and not when the last of all has. What becomes of a lane does not
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..solvers import Lanes
+from ..solvers.lanes import own_axes
 from .engine import LaneRun, run_lanes
 from .reducers import AbstractReducer
 
@@ -46,7 +46,7 @@ def run_in_chunks(
 def in_chunks(
     run: Callable[[Lanes, Float[Array, "n lanes"]], LaneRun], lanes: Lanes, y0: Float[Array, "n lanes"]
 ) -> LaneRun:
-    """`run` of these lanes and starts, chunk by chunk, in its own way differentiable."""
+    """`run` of these lanes and starts, chunk by chunk; its rules of differentiation hold for the whole."""
     count, width = y0.shape[-1], chunk_lanes(lanes, y0.dtype)
     if count <= width:
         return run(lanes, y0)
@@ -76,12 +76,7 @@ def in_chunks(
 def _sliced(lanes: Lanes, begin: Array, width: int) -> Lanes:
     """The lanes from number `begin` on; what all share stays whole."""
 
-    def part(array: Array) -> Array:
-        if array.shape[-1] == 1:
-            return array
-        return jax.lax.dynamic_slice_in_dim(array, begin, width, axis=-1)
+    def part(axis: int | None, array: Any) -> Any:
+        return array if axis is None else jax.lax.dynamic_slice_in_dim(array, begin, width, axis)
 
-    own = eqx.tree_at(lambda lanes: lanes.drive, lanes, None, is_leaf=lambda leaf: leaf is None)
-    arrays, static = eqx.partition(own, eqx.is_array)
-    sliced = eqx.combine(jax.tree.map(part, arrays), static)
-    return eqx.tree_at(lambda lanes: lanes.drive, sliced, lanes.drive, is_leaf=lambda leaf: leaf is None)
+    return jax.tree.map(part, own_axes(lanes), lanes, is_leaf=lambda leaf: leaf is None)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._elementary import sum_rows
 from .._results import Result
 from ..solvers import Lanes
 from .reducers import SAMPLE_EVERY, AbstractReducer
@@ -99,7 +100,7 @@ class Run(eqx.Module):
     def outside(self, loop: Loop) -> Array:
         """Which lanes have left, or are no numbers any more, although nobody has frozen them yet."""
         # Written so that NaN counts as outside.
-        inside = jnp.sum(loop.x * loop.x, axis=0) <= self.escape_norm**2
+        inside = sum_rows(loop.x * loop.x) <= self.escape_norm**2
         return (loop.result == Result.successful) & ~inside
 
     def settled(self, before: Loop, after: Loop, leaving: Array) -> Loop:
@@ -108,9 +109,9 @@ class Run(eqx.Module):
         chosen = jax.tree.map(
             lambda new, old: jnp.where(moving, new, old), (after.x, after.states), (before.x, before.states)
         )
-        why = jnp.where(
-            jnp.isfinite(jnp.sum(after.x * after.x, axis=0)), Result.escaped, self.stepper.nan_means
-        ).astype(jnp.int8)
+        why = jnp.where(jnp.isfinite(sum_rows(after.x * after.x)), Result.escaped, self.stepper.nan_means).astype(
+            jnp.int8
+        )
         result = jnp.where(leaving, why, before.result)
         taken = jnp.where(moving, after.step - before.step, 0)
         return Loop(after.step, chosen[0], result, before.num_steps + taken, after.memory, chosen[1])

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._elementary import sum_rows
 from .._errors import JaxoscError
 from ..solvers import Lanes
 
@@ -156,20 +157,20 @@ class Norms(AbstractReducer):
 
     def init(self, lanes: Lanes, x: LaneStates) -> PyTree:
         """The squared norm at the start, and that it is the largest so far."""
-        return jnp.sum(x * x, axis=0), jnp.full(x.shape[-1:], -1, jnp.int32)
+        return sum_rows(x * x), jnp.full(x.shape[-1:], -1, jnp.int32)
 
     def update(
         self, state: PyTree, lanes: Lanes, step: Int[Array, ""], before: LaneStates, after: LaneStates
     ) -> PyTree:
         """The larger squared norm, and when it was."""
         largest, at = state
-        squared = jnp.sum(after * after, axis=0)
+        squared = sum_rows(after * after)
         larger = squared > largest
         return jnp.where(larger, squared, largest), jnp.where(larger, step, at)
 
     def finish(self, state: PyTree, lanes: Lanes, x: LaneStates, dt: Float[Array, ""]) -> dict[str, Array]:
         """Square roots."""
-        return {"max_norm": jnp.sqrt(state[0]), "final_norm": jnp.sqrt(jnp.sum(x * x, axis=0))}
+        return {"max_norm": jnp.sqrt(state[0]), "final_norm": jnp.sqrt(sum_rows(x * x))}
 
     def rewind(self, state: PyTree, cotangent: PyTree) -> PyTree:
         """When the largest norm was, and the weight of its square."""
@@ -180,12 +181,12 @@ class Norms(AbstractReducer):
     ) -> tuple[LaneValues, PyTree]:
         """The squared norm, at the step where it was largest."""
         at, weight = note
-        return jnp.where(step == at, weight, 0) * jnp.sum(after * after, axis=0), note
+        return jnp.where(step == at, weight, 0) * sum_rows(after * after), note
 
     def credit_start(self, note: PyTree, lanes: Lanes, x: LaneStates) -> LaneValues:
         """The squared norm, if it was largest at the start."""
         at, weight = note
-        return jnp.where(at == -1, weight, 0) * jnp.sum(x * x, axis=0)
+        return jnp.where(at == -1, weight, 0) * sum_rows(x * x)
 
 
 class Crossings(AbstractReducer):

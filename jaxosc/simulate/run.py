@@ -63,7 +63,8 @@ def simulate(
     - `throw`: raise if a single run fails. A batch never raises: look at `result`.
     - `pairing`: "zip" broadcasts the batch axes of field and start; "product" runs every network from every start.
     - `rtol`, `atol`: tolerances of adaptive steps (one given: the other takes the same value).
-    - `escape_norm`: a member whose norm exceeds it is frozen and marked `escaped`.
+    - `escape_norm`: a member whose norm exceeds it is frozen and marked `escaped`. A look every tenth step (each one in
+      a run that is differentiated step by step) finds who left; who has come back by then goes on.
     - `max_steps`: most adaptive steps per member.
     - `adjoint`: how fixed steps are differentiated backward: `jo.Reversible()`, `jo.Checkpointed()`, or None for a
       stored tape while it is small and checkpoints beyond; `stats["adjoint"]` says which and why.

@@ -22,7 +22,7 @@ from ..solvers import DiscreteGradient, EnergyProjection, ForwardEuler, Lanes, P
 from ..solvers.compositions import SWEEPS_PER_STEP
 from ..solvers.discrete_gradient import discrete_gradient_step
 from ..solvers.energy_projection import first_energy, projected, require_conservative
-from ..solvers.lanes import computed_once
+from ..solvers.lanes import computed_once, own_axes
 from ..solvers.pair_splitting import first_place, pair_step
 from ..solvers.poisson_splitting import require_runnable, splitting_step
 from ..solvers.splitting_adjoint import SplittingWayBack, has_way_back
@@ -224,9 +224,7 @@ class VmappedStepper(AbstractStepper):
 
     def _per_lane(self, function: Callable[..., Any], lanes: Lanes) -> Callable[..., Any]:
         lanes = eqx.tree_at(lambda lanes: lanes.by_lane, lanes, None, is_leaf=_is_none)
-        own = jax.tree.map(lambda array: -1 if array.ndim and array.shape[-1] > 1 else None, lanes)
-        # The drive is one function for all lanes, whatever the shapes of its parameters.
-        own = eqx.tree_at(lambda axes: axes.drive, own, jax.tree.map(lambda _: None, lanes.drive), is_leaf=_is_none)
+        own = own_axes(lanes)
 
         def single(lanes: Lanes, x: Array, *rest: PyTree) -> Any:
             # Mapped arrays have lost their lane axis, shared ones have it with length one: give it back to the first.

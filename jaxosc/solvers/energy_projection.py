@@ -16,15 +16,18 @@ Source: Hairer, Lubich, Wanner, *Geometric Numerical Integration*, IV.4 (standar
 would move the Casimirs).
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import diffrax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._checks import is_concrete
+from .._elementary import sum_rows
 from .._errors import JaxoscError
-from .lanes import Lanes, computed_once, lanes_of
+from .lanes import Lanes, computed_once, lane_product, lanes_of
 from .poisson_splitting import field_of
 
 
@@ -95,34 +98,50 @@ class EnergyProjection(diffrax.AbstractSolver):
 
 
 def first_energy(lanes: Lanes, x: Float[Array, "n lanes"]) -> Float[Array, " lanes"]:
-    """The energy that a run from `x` is to keep; NaN where a leak that only the run sees forbids it.
+    """The energy that a run from `x` is to keep; NaN in lanes that keep none and of which only the run can know it.
 
     **Raises:** as `require_conservative`.
     """
     require_conservative(lanes)
     energy = lanes.energy(x)
-    if lanes.leak is None:
+    # A leak that cannot be looked at is nearly always the zero that nobody gave.
+    energy = energy if lanes.leak is None else jnp.where(lanes.leak == 0, energy, jnp.nan)
+    if lanes.energy_shift is None or lanes.bias is None:
         return energy
-    # A leak that cannot be looked at is nearly always the zero that nobody gave; another makes the run NaN, and marked.
-    return jnp.where(lanes.leak == 0, energy, jnp.nan)
+    return jnp.where(_bias_in_range(lanes, lanes.energy_shift, lanes.bias), energy, jnp.nan)
 
 
 def require_conservative(lanes: Lanes) -> None:
     """Raise one sentence if the networks are known to keep no energy."""
-    what = (
-        "a weight that is not skew"
-        if not lanes.skew
-        else "a leak"
-        if lanes.leak is not None and is_concrete(lanes.leak)
-        else "a drive"
-        if lanes.drive is not None
-        else None
-    )
+    what = next(_obstacles(lanes), None)
     if what is not None:
         raise JaxoscError(
             f"Got {what} in EnergyProjection, expected a network that conserves its energy: skew W (also hidden,"
-            " jo.weights.Symmetrizable), no leak and no drive. Use the solver without the projection."
+            " jo.weights.Symmetrizable), no leak, no drive, a bias in the range of W. Use the solver without the"
+            " projection."
         )
+
+
+def _obstacles(lanes: Lanes) -> Iterator[str]:
+    if not lanes.skew:
+        yield "a weight that is not skew"
+    if lanes.leak is not None and is_concrete(lanes.leak):
+        yield "a leak"
+    if lanes.drive is not None:
+        yield "a drive"
+    shift, bias = lanes.energy_shift, lanes.bias
+    if shift is None or bias is None or not is_concrete(lanes):
+        return
+    if not np.all(np.asarray(_bias_in_range(lanes, shift, bias))):
+        yield "a bias outside of the range of W"
+
+
+def _bias_in_range(lanes: Lanes, shift: Array, bias: Array) -> Bool[Array, " #lanes"]:
+    """Whether the shift c solves S c = bias, as the energy needs, to a thousand roundings of its terms."""
+    c = shift if lanes.energy_weights is None else shift / lanes.energy_weights
+    missed = jnp.max(jnp.abs(lane_product(lanes.matrix, c) - bias), axis=0)
+    terms = jnp.max(lane_product(jnp.abs(lanes.matrix), jnp.abs(c)) + jnp.abs(bias), axis=0)
+    return missed <= 1e3 * jnp.finfo(missed.dtype).eps * terms
 
 
 def projected(
@@ -136,11 +155,11 @@ def projected(
     direction = computed_once(dt, lambda: lanes.times_matrix(weighted), x)
     curvature = lanes.activation.derivative(lanes.preactivation(x)) * direction * direction
     curvature = curvature if lanes.energy_weights is None else curvature * lanes.energy_weights
-    squared = jnp.sum(flow * flow, axis=0)
+    squared = sum_rows(flow * flow)
     # At an equilibrium there is no direction, and the solver loses nothing. Written so that a NaN energy shows.
     moves = ~(squared <= jnp.finfo(x.dtype).eps * jnp.abs(energy))
     step = jnp.where(moves, (lanes.energy(x) - energy) / jnp.where(moves, squared, 1), 0)
-    step = step + 0.5 * step * step * jnp.sum(curvature, axis=0) / jnp.where(moves, squared, 1)
+    step = step + 0.5 * step * step * sum_rows(curvature) / jnp.where(moves, squared, 1)
     return x + step[None, :] * (direction if lanes.form == "current" else weighted)
 
 

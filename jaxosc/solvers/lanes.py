@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import is_concrete
+from .._elementary import sum_rows
 from .._errors import JaxoscError
 from ..activations import AbstractActivation
 from ..fields import AbstractField, RateRNN, solve_energy_shift
@@ -24,6 +25,10 @@ UNROLLED_UP_TO = 11
 
 OWN_COLUMNS_UP_TO = 16
 """The same for lanes with a W of their own: sums of columns still win at 16, products of each lane at 24 and more."""
+
+
+PER_LANE = ("matrix", "gain", "bias", "leak", "energy_weights", "energy_shift")
+"""The parts of `Lanes` whose last axis counts lanes; whatever activation and drive hold is the same for all."""
 
 
 class Lanes(eqx.Module):
@@ -101,11 +106,11 @@ class Lanes(eqx.Module):
         if self.energy_weights is None:
             energy = self.activation.potential_sum(y)
         else:
-            energy = jnp.sum(self.activation.potential(y) * self.energy_weights, axis=0)
+            energy = sum_rows(self.activation.potential(y) * self.energy_weights)
         if self.energy_shift is None:
             return energy
         shift = self.energy_shift if self.gain is None else self.energy_shift / self.gain[None, :]
-        return energy + jnp.sum(shift * y, axis=0)
+        return energy + sum_rows(shift * y)
 
     def times_matrix(self, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
         """gain W x of every lane."""
@@ -114,6 +119,17 @@ class Lanes(eqx.Module):
         else:
             product = jnp.einsum("lij,lj->li", self.by_lane, x.T, precision="highest").T
         return product if self.gain is None else self.gain[None, :] * product
+
+
+def own_axes(lanes: Lanes) -> Lanes:
+    """For maps over lanes: -1 at each array that differs from lane to lane, None at what all of them share."""
+    shared = jax.tree.map(lambda _: None, lanes)
+
+    def parts(tree: Any) -> list[Any]:
+        return [getattr(tree, name) for name in PER_LANE]
+
+    axes = [None if array is None or array.shape[-1] == 1 else -1 for array in parts(lanes)]
+    return eqx.tree_at(parts, shared, axes, is_leaf=lambda leaf: leaf is None)
 
 
 def lane_product(matrix: Float[Array, "m n #lanes"], x: Float[Array, "n lanes"]) -> Float[Array, "m lanes"]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._elementary import sum_rows
 from ..activations import AbstractActivation
 from ..fields import CurrentRNN
 from ..simulate.chunks import run_in_chunks
@@ -72,8 +73,8 @@ class Kernel:
                 num_steps=inputs.num_steps,
                 escape_norm=inputs.escape_norm,
             )
-            speed = jnp.linalg.norm(lanes.velocity(0.0, run.y), axis=0)
-            first, last = jnp.linalg.norm(start, axis=0), jnp.linalg.norm(run.y, axis=0)
+            velocity = lanes.velocity(0.0, run.y)
+            speed, first, last = (jnp.sqrt(sum_rows(rows * rows)) for rows in (velocity, start, run.y))
             facts = {"start_norm": first, "end_norm": last, "end_speed": speed}
             return run.reduced | facts | {"result": run.result, "num_steps": run.num_steps}
 

@@ -352,7 +352,7 @@ def _evaluations(solver: Any) -> int:
     if isinstance(solver, PoissonSplitting):
         return SWEEPS_PER_STEP[solver.accuracy]
     if isinstance(solver, EnergyProjection):
-        return _evaluations(solver.solver) + 4
+        return _evaluations(solver.solver) + 4  # two products, a derivative and an energy
     if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
         return max(solver.tableau.num_stages - int(solver.tableau.fsal), 1)
     return 1 if isinstance(solver, ForwardEuler | diffrax.Euler) else 4

@@ -154,6 +154,6 @@ def test_what_is_seen_only_in_the_run_marks_its_members():
 
 def test_what_it_says_and_takes():
     assert repr(EnergyProjection()) == "EnergyProjection(Dopri8)"
-    assert EnergyProjection(diffrax.Heun()).order(None) == 2
+    assert EnergyProjection(diffrax.Tsit5()).order(None) == 5
     with pytest.raises(jo.JaxoscError, match="expected a Diffrax solver"):
         EnergyProjection("dopri8")

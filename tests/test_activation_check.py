@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_activations import every_class, softened
+from test_activations import ODD, every_class, softened
 
 import jaxosc as jo
 

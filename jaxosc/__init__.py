@@ -13,6 +13,7 @@ import importlib
 from typing import Any
 
 from . import oracles as oracles, solvers as solvers, weights as weights
+from ._cpu import configure_cpu as configure_cpu
 from ._errors import JaxoscError as JaxoscError
 from ._results import Result as Result
 from .activation_check import check_activation as check_activation

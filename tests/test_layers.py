@@ -17,6 +17,7 @@ FLOORS = {
     "_results": 0,
     "_errors": 0,
     "_checks": 0,
+    "_cpu": 0,
     "_elementary": 0,
     "_activation_report": 0,
     "activations": 0,

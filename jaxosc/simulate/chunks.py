@@ -6,17 +6,20 @@ have all left, and not when the last of all has. What becomes of a lane does not
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..solvers import Lanes
 from ..solvers.lanes import own_axes
 from .engine import LaneRun, run_lanes
 from .reducers import AbstractReducer
+
+Found = TypeVar("Found")
+"""What a run of lanes leaves behind: arrays with the lane axis last."""
 
 CHUNK_BYTES = 2**14
 """What the states of a chunk take. Half of that and four times as much are slower, by up to a half, for some of Euler,
@@ -44,39 +47,54 @@ def run_in_chunks(
 
 
 def in_chunks(
-    run: Callable[[Lanes, Float[Array, "n lanes"]], LaneRun], lanes: Lanes, y0: Float[Array, "n lanes"]
-) -> LaneRun:
-    """`run` of these lanes and starts, chunk by chunk; its rules of differentiation hold for the whole."""
-    count, width = y0.shape[-1], chunk_lanes(lanes, y0.dtype)
+    run: Callable[[Lanes, Float[Array, "n lanes"]], Found],
+    lanes: Lanes,
+    y0: Float[Array, "n lanes"],
+    width: int | None = None,
+    order: Int[Array, " lanes"] | None = None,
+) -> Found:
+    """`run` of these lanes and starts, chunk by chunk; its rules of differentiation hold for the whole.
+
+    **Arguments:** `run`, whose results have the lane axis last; `width`, lanes in a chunk, `chunk_lanes` if None;
+    `order`, which lanes to take first, second and so on: those that belong together. Results are in the order of the
+    lanes whatever it is.
+    """
+    count = y0.shape[-1]
+    width = chunk_lanes(lanes, y0.dtype) if width is None else width
     if count <= width:
         return run(lanes, y0)
     chunks = -(-count // width)
 
-    def chunk(number: Array) -> LaneRun:
+    def chunk(number: Array) -> Found:
         # The last chunk ends with the last lane, and does some of the one before again.
         begin = jnp.minimum(number * width, count - width)
-        mine = _sliced(lanes, begin, width)
-        start = jax.lax.dynamic_slice_in_dim(y0, begin, width, axis=-1)
-        return run(mine, start)
+        if order is None:
+            return run(*_sliced(lanes, y0, lambda array: jax.lax.dynamic_slice_in_dim(array, begin, width, -1)))
+        mine = jax.lax.dynamic_slice_in_dim(order, begin, width)
+        return run(*_sliced(lanes, y0, lambda array: jnp.take(array, mine, axis=-1)))
 
     runs = jax.lax.map(chunk, jnp.arange(chunks))
     twice = chunks * width - count
+    back = None if order is None else jnp.argsort(order)
 
     def joined(parts: Array) -> Array:
         """(chunks, ..., width) to (..., count)."""
         flat = jnp.moveaxis(parts, 0, -2).reshape(*parts.shape[1:-1], -1)
-        if not twice:
-            return flat
-        border = (chunks - 1) * width
-        return jnp.concatenate([flat[..., :border], flat[..., border + twice :]], axis=-1)
+        if twice:
+            border = (chunks - 1) * width
+            flat = jnp.concatenate([flat[..., :border], flat[..., border + twice :]], axis=-1)
+        return flat if back is None else jnp.take(flat, back, axis=-1)
 
-    return jax.tree.map(joined, runs)
+    found: Found = jax.tree.map(joined, runs)
+    return found
 
 
-def _sliced(lanes: Lanes, begin: Array, width: int) -> Lanes:
-    """The lanes from number `begin` on; what all share stays whole."""
-
-    def part(axis: int | None, array: Any) -> Any:
-        return array if axis is None else jax.lax.dynamic_slice_in_dim(array, begin, width, axis)
-
-    return jax.tree.map(part, own_axes(lanes), lanes, is_leaf=lambda leaf: leaf is None)
+def _sliced(lanes: Lanes, y0: Array, part: Callable[[Array], Array]) -> tuple[Lanes, Array]:
+    """`part` of the lanes and their starts; what all share stays whole."""
+    mine = jax.tree.map(
+        lambda axis, array: array if axis is None else part(array),
+        own_axes(lanes),
+        lanes,
+        is_leaf=lambda leaf: leaf is None,
+    )
+    return mine, part(y0)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import diffrax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -16,7 +15,7 @@ from .adaptive import AdaptiveOptions, run_adaptive
 from .adjoints import Checkpointed, Reversible
 from .engine import DEFAULT_ESCAPE_NORM
 from .fixed import FixedOptions, run_fixed
-from .members import Members, pair_members
+from .members import pair_members
 from .reducers import AbstractReducer
 from .solution import Solution
 from .steppers import stepper_of
@@ -84,9 +83,8 @@ def simulate(
         raise JaxoscError("Got adjoint with adaptive steps, expected fixed ones: drop rtol and atol, or the adjoint.")
     members = pair_members(field, y0, pairing)
     if adaptive:
-        first = None if dt is None else jnp.sign(jnp.asarray(t1 - t0)) * dt
-        options = AdaptiveOptions(*_tolerances(rtol, atol), first, max_steps)
-        solution = _adaptive(members, solver, options, t0, t1, ts)
+        options = AdaptiveOptions(*_tolerances(rtol, atol), dt, escape_norm, max_steps)
+        solution = run_adaptive(members, solver, options, t0, t1, ts)
     else:
         wishes = FixedOptions(t0, t1, dt, save_every, ts, escape_norm, adjoint, throw)
         solution = run_fixed(members, solver, reducers, wishes)
@@ -95,26 +93,6 @@ def simulate(
         if result is not Result.successful:
             raise JaxoscError(f"The run ended as {result.name}: {result.advice} (throw=False returns it as it is.)")
     return solution
-
-
-def _adaptive(
-    members: Members, solver: diffrax.AbstractSolver, options: AdaptiveOptions, t0: Any, t1: Any, ts: Any
-) -> Solution:
-    """Adaptive steps by Diffrax, all members in one call."""
-    field, starts = members.block(0, members.count)
-    dtype = starts.dtype
-    kept_at = jnp.asarray([t1] if ts is None else ts, dtype)
-    times = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
-    states, result, num_steps, drift = run_adaptive(field, starts, solver, options, *times, kept_at)
-    shape = members.batch_shape
-    return Solution(
-        ts=kept_at,
-        ys=states.reshape(*shape, *states.shape[1:]),
-        result=result.reshape(shape),
-        energy_drift=drift.reshape(shape),
-        reduced={},
-        stats={"num_steps": num_steps.reshape(shape), "dt": options.dt, "solver": solver, "engine": "adaptive"},
-    )
 
 
 def _checked_start(field: AbstractField, y0: Any) -> Array:

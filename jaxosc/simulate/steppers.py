@@ -18,7 +18,15 @@ from jaxtyping import Array, Float, PyTree
 
 from .._errors import JaxoscError
 from .._results import Result
-from ..solvers import DiscreteGradient, EnergyProjection, ForwardEuler, Lanes, PairSplitting, PoissonSplitting
+from ..solvers import (
+    DiscreteGradient,
+    EnergyProjection,
+    ForwardEuler,
+    Lanes,
+    PairSplitting,
+    PoissonSplitting,
+    Taylor,
+)
 from ..solvers.compositions import SWEEPS_PER_STEP
 from ..solvers.discrete_gradient import discrete_gradient_step
 from ..solvers.energy_projection import first_energy, projected, require_conservative
@@ -26,6 +34,8 @@ from ..solvers.lanes import computed_once, own_axes
 from ..solvers.pair_splitting import first_place, pair_step
 from ..solvers.poisson_splitting import require_runnable, splitting_step
 from ..solvers.splitting_adjoint import SplittingWayBack, has_way_back
+from ..solvers.taylor import taylor_step
+from ..solvers.taylor_series import require_series
 
 LaneStates = Float[Array, "n lanes"]
 
@@ -170,11 +180,34 @@ class RungeKuttaStepper(AbstractStepper):
         """All stages in turn."""
         slopes = [lanes.velocity(t, x) if memory is None else memory]
         for row, node in zip(self.tableau.a_lower, self.tableau.c, strict=True):
-            stage = computed_once(dt, functools.partial(_moved, x, dt, row, slopes), x)
+            stage = computed_once(dt, functools.partial(moved, x, dt, row, slopes), x)
             slopes.append(computed_once(dt, functools.partial(_velocity, lanes, t + float(node) * dt, stage), x))
         # With the last stage at the new state (SSAL), it is that state.
-        x1 = stage if self.tableau.ssal else _moved(x, dt, self.tableau.b_sol, slopes)
+        x1 = stage if self.tableau.ssal else moved(x, dt, self.tableau.b_sol, slopes)
         return x1, slopes[-1] if self.tableau.fsal else None
+
+
+class TaylorStepper(AbstractStepper):
+    """Taylor series of a fixed order."""
+
+    order: int = eqx.field(static=True)
+
+    @property
+    def tape_per_step(self) -> int:
+        """Three series, and what their convolutions keep."""
+        return 3 * self.order + self.order**2 // 4
+
+    def require(self, lanes: Lanes) -> None:
+        """The series of the activation must be known."""
+        require_series(lanes)
+
+    def init(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates) -> PyTree:
+        """No memory."""
+        require_series(lanes)
+
+    def step(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates, memory: PyTree) -> tuple[LaneStates, PyTree]:
+        """The polynomial at dt."""
+        return taylor_step(self.order, lanes, dt, x), None
 
 
 class ProjectedStepper(AbstractStepper):
@@ -252,6 +285,8 @@ def stepper_of(solver: Any) -> AbstractStepper:
         return PairStepper()
     if isinstance(solver, DiscreteGradient):
         return DiscreteGradientStepper(solver)
+    if isinstance(solver, Taylor):
+        return TaylorStepper(solver.known_order)
     if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
         return RungeKuttaStepper(solver.tableau)
     if isinstance(solver, diffrax.AbstractSolver):
@@ -262,7 +297,7 @@ def stepper_of(solver: Any) -> AbstractStepper:
     )
 
 
-def _moved(x: LaneStates, dt: Array, weights: Any, slopes: list[LaneStates]) -> LaneStates:
+def moved(x: LaneStates, dt: Array, weights: Any, slopes: list[LaneStates]) -> LaneStates:
     """x + dt times the weighted sum of the slopes."""
     terms = [float(weight) * slope for weight, slope in zip(weights, slopes, strict=True) if weight != 0]
     return x + dt * functools.reduce(operator.add, terms)

@@ -1,0 +1,221 @@
+"""Adaptive steps in every lane at once: each lane has a clock and a step size of its own, all share one program.
+
+Under `jax.vmap` an adaptive solver runs every member as long as the slowest, in a layout that is slow for small
+networks. Here lanes that are expected to need the same number of steps run together (chunks.py), and a lane that has
+arrived costs nothing but its place. Methods say how a step is made and how long the next one may be
+(adaptive_methods.py); this file holds the clock, what becomes of lanes that fail, and the states kept on the way.
+
+Frozen by failure, a lane keeps its last good state. The loop ends with the last lane that moves, so it cannot be
+differentiated backward.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._cpu import loops_are_kernels
+from .._elementary import sum_rows
+from .._results import Result
+from ..solvers import Lanes
+from .adaptive_methods import AbstractMethod, Attempt, Tolerances
+from .chunks import in_chunks
+from .reducers import relative_drift
+
+CHUNK_LANES, CHUNK_LANES_OF_FEW = 64, 256
+"""Lanes that go in lockstep: more of them wait longer for the slowest, fewer do not fill the vector units.
+
+Measured with Taylor at n = 2, 8, 32 and rtol 1e-6, 1e-15: 64 is best or nearly so, but for n = 2 where operations are
+calls, see `configure_cpu`: there 256 take 0.7 of the time.
+"""
+
+FEW_NEURONS = 4
+"""Up to this n a step is so short that the calls rule."""
+
+
+class AdaptiveRun(eqx.Module):
+    """What a run of lanes leaves behind, the lane axis last.
+
+    **Attributes:** `y` (n, lanes) final states; `result` (lanes,) int8 codes of `Result`; `num_steps` (lanes,) int32
+    steps tried; `turns` (lanes,) int32 steps for which the lane held its place, so that num_steps / turns tells how
+    much of the lockstep was work; `energy_drift` (lanes,); `saved` (times, n, lanes) or None.
+    """
+
+    y: Float[Array, "n lanes"]
+    result: Int[Array, " lanes"]
+    num_steps: Int[Array, " lanes"]
+    turns: Int[Array, " lanes"]
+    energy_drift: Float[Array, " lanes"]
+    saved: Float[Array, "times n lanes"] | None
+
+
+class _Journey(eqx.Module):
+    """What stays the same through the loop. `wanted`, ascending times since the start at which to keep states."""
+
+    lanes: Lanes
+    method: AbstractMethod
+    tolerances: Tolerances
+    t0: Float[Array, ""]
+    direction: Float[Array, ""]
+    duration: Float[Array, ""]
+    escape_norm: Float[Array, ""]
+    max_steps: Int[Array, ""]
+    wanted: Float[Array, " times"] | None
+
+
+class _Loop(eqx.Module):
+    """What travels through the loop.
+
+    `elapsed + lost` is the time since the start, in two parts since a sum of a million steps would lose digits; `kept`
+    counts the states kept so far.
+    """
+
+    x: Float[Array, "n lanes"]
+    elapsed: Float[Array, " lanes"]
+    lost: Float[Array, " lanes"]
+    result: Int[Array, " lanes"]
+    num_steps: Int[Array, " lanes"]
+    turns: Int[Array, ""]
+    memory: PyTree
+    kept: Int[Array, " lanes"]
+    saved: Float[Array, "times n lanes"] | None
+
+
+def run_adaptive_lanes(
+    lanes: Lanes,
+    y0: Float[Array, "n lanes"],
+    method: AbstractMethod,
+    *,
+    t0: Any,
+    t1: Any,
+    tolerances: Tolerances,
+    first_step: Any = None,
+    escape_norm: Any,
+    max_steps: Any,
+    ts: Float[Array, " times"] | None = None,
+) -> AdaptiveRun:
+    """Run every lane from t0 to t1 with steps of its own size, those that are alike together.
+
+    **Arguments:** `lanes`: the networks; `y0` (n, lanes) their starts; `method`, as `method_of`; `t0`, `t1`,
+    `escape_norm`, `max_steps`: scalars, may be traced; `first_step`: of that size, None lets the method choose; `ts`:
+    (times,) when to keep states, in the order of the run.
+
+    **Returns:** an `AdaptiveRun`. Call it inside a `jax.jit` of your own.
+    """
+    dtype = y0.dtype
+    begin, end, escape_norm = (jnp.asarray(value, dtype) for value in (t0, t1, escape_norm))
+    direction = jnp.sign(end - begin)
+    wanted = None if ts is None else (ts.astype(dtype) - begin) * direction
+    duration = jnp.abs(end - begin)
+
+    def run(lanes: Lanes, y0: Array) -> AdaptiveRun:
+        lanes = lanes.prepared()
+        most = jnp.asarray(max_steps, jnp.int32)
+        journey = _Journey(lanes, method, tolerances, begin, direction, duration, escape_norm, most, wanted)
+        return _travel(journey, y0, first_step)
+
+    order = jnp.argsort(method.expected_cost(lanes, y0))
+    return in_chunks(run, lanes, y0, width=chunk_width(lanes.size), order=order)
+
+
+def chunk_width(n: int) -> int:
+    """How many lanes of n neurons run together."""
+    return CHUNK_LANES_OF_FEW if n <= FEW_NEURONS and not loops_are_kernels() else CHUNK_LANES
+
+
+def _travel(journey: _Journey, y0: Array, first_step: Any) -> AdaptiveRun:
+    count = y0.shape[-1]
+    zeros, nothing = jnp.zeros(count, y0.dtype), jnp.zeros(count, jnp.int32)
+    memory = journey.method.init(journey.lanes, journey.t0, journey.direction, y0, journey.tolerances, first_step)
+    saved = None if journey.wanted is None else jnp.zeros((journey.wanted.size, *y0.shape), y0.dtype)
+    loop = _Loop(y0, zeros, zeros, nothing.astype(jnp.int8), nothing, jnp.zeros((), jnp.int32), memory, nothing, saved)
+
+    def unfinished(loop: _Loop) -> Array:
+        return jnp.any(_moving(journey, loop))
+
+    loop = jax.lax.while_loop(unfinished, lambda loop: _step(journey, loop), loop)
+    saved = loop.saved
+    if saved is not None:
+        # What a lane did not live to see is where it stopped.
+        seen = jnp.arange(saved.shape[0])[:, None] < loop.kept[None, :]
+        saved = jnp.where(seen[:, None, :], saved, loop.x[None])
+    drift = relative_drift(journey.lanes.energy(loop.x), journey.lanes.energy(y0))
+    turns = jnp.broadcast_to(loop.turns, (count,))
+    return AdaptiveRun(loop.x, loop.result, loop.num_steps, turns, drift, saved)
+
+
+def _moving(journey: _Journey, loop: _Loop) -> Bool[Array, " lanes"]:
+    return (loop.result == Result.successful) & (loop.elapsed < journey.duration)
+
+
+def _step(journey: _Journey, loop: _Loop) -> _Loop:
+    """One step in each lane that moves, as far as it is accepted."""
+    moving = _moving(journey, loop)
+    left = (journey.duration - loop.elapsed) - loop.lost
+    t = journey.t0 + journey.direction * loop.elapsed
+    tried = journey.method.attempt(
+        journey.lanes, t, journey.direction, loop.x, loop.memory, left, journey.tolerances, journey.duration
+    )
+    accepted = moving & tried.accepted
+    arrives = tried.size >= left
+    elapsed, lost = _sum_in_two_parts(loop.elapsed, loop.lost + tried.size)
+    elapsed, lost = jnp.where(arrives, journey.duration, elapsed), jnp.where(arrives, 0, lost)
+    why = _failure(journey, loop, tried, elapsed, lost)
+    going_on = accepted & (why == Result.successful)
+    num_steps = loop.num_steps + moving
+    late = (num_steps >= journey.max_steps) & ~(going_on & arrives) & (why == Result.successful)
+    result = jnp.where(moving, jnp.where(late, Result.max_steps_reached, why), loop.result).astype(jnp.int8)
+    choose = lambda new, old: jnp.where(going_on, new, old)  # noqa: E731
+    moved = _Loop(
+        x=choose(tried.x, loop.x),
+        elapsed=choose(elapsed, loop.elapsed),
+        lost=choose(lost, loop.lost),
+        result=result,
+        num_steps=num_steps,
+        turns=loop.turns + 1,
+        memory=journey.method.remembered(loop.memory, tried, moving, going_on),
+        kept=loop.kept,
+        saved=loop.saved,
+    )
+    return moved if loop.saved is None else _keep(journey, loop, moved, tried, going_on)
+
+
+def _failure(journey: _Journey, loop: _Loop, tried: Attempt, elapsed: Array, lost: Array) -> Array:
+    """Why a lane cannot go on, `successful` where it can."""
+    size = sum_rows(tried.x * tried.x)
+    # A step that was rejected may well be no number; one without a size leads nowhere.
+    broken = ~jnp.isfinite(tried.size + jnp.where(tried.accepted, size, 0)) & ~(tried.size == jnp.inf)
+    stuck = (elapsed == loop.elapsed) & (lost == loop.lost)
+    why = jnp.where(stuck, Result.solver_failed, Result.successful)
+    why = jnp.where(tried.accepted & (size > journey.escape_norm**2), Result.escaped, why)
+    return jnp.where(broken, Result.non_finite, why)
+
+
+def _sum_in_two_parts(large: Array, small: Array) -> tuple[Array, Array]:
+    """large + small rounded, and what rounding lost; |large| >= |small| or nearly (Dekker 1971)."""
+    total = large + small
+    return total, small - (total - large)
+
+
+def _keep(journey: _Journey, before: _Loop, after: _Loop, tried: Attempt, going_on: Array) -> _Loop:
+    """The states at the wanted times that this step passed, one a lane in each turn."""
+    wanted, saved = journey.wanted, after.saved
+    assert wanted is not None and saved is not None
+    times = wanted.size
+    lane = jnp.arange(after.x.shape[-1])
+
+    def due(kept: Array) -> Array:
+        return going_on & (kept < times) & (wanted[jnp.minimum(kept, times - 1)] <= after.elapsed)
+
+    def keep(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        kept, saved = carry
+        now, place = due(kept), jnp.minimum(kept, times - 1)
+        since = (wanted[place] - before.elapsed) - before.lost
+        states = journey.method.between(tried, before.x, jnp.clip(since, 0, tried.size), journey.direction)
+        states = jnp.where(now[None, :], states, saved[place, :, lane].T)
+        return kept + now, saved.at[place, :, lane].set(states.T)
+
+    kept, saved = jax.lax.while_loop(lambda carry: jnp.any(due(carry[0])), keep, (after.kept, saved))
+    return eqx.tree_at(lambda loop: (loop.kept, loop.saved), after, (kept, saved))

@@ -15,6 +15,7 @@ import numpy as np
 
 import jaxosc as jo
 from jaxosc.solvers.compositions import SWEEPS_PER_STEP
+from jaxosc.solvers.taylor import order_for
 
 from .evaluations import discrete_gradient_iterations, implicit_evaluations, stages_of
 from .problems import Problem
@@ -50,7 +51,16 @@ class Method:
 
 def methods_for(n: int) -> list[Method]:
     """All methods that can run here, ours first."""
-    found = [*_splittings(), *_energy_conserving(n), _loop(), *_engine(), *_diffrax(), _implicit(), _scipy()]
+    found = [
+        *_splittings(),
+        *_energy_conserving(n),
+        *_taylor(),
+        _loop(),
+        *_engine(),
+        *_diffrax(),
+        _implicit(),
+        _scipy(),
+    ]
     return [*found, _heyoka(n)] if importlib.util.find_spec("heyoka") is not None else found
 
 
@@ -98,6 +108,29 @@ def _energy_conserving(n: int) -> list[Method]:
         Method(repr(tsit5), OURS, "dt", (1.0, 0.5, 0.25), (1.0, 0.5), simulated(tsit5), _always(stages_of(tsit5) + 2)),
         Method(repr(dopri8), OURS, "dt", steps, steps, simulated(dopri8), _always(stages_of(dopri8) + 2)),
     ]
+
+
+def _taylor() -> list[Method]:
+    """Taylor series by tolerance, plain and projected (which evaluates sigma and its derivative once more)."""
+    plain = jo.solvers.Taylor()
+    projected = jo.solvers.EnergyProjection(plain)
+    short, long = (1e-3, 1e-6, 1e-9, 1e-12, 1e-15), (1e-6, 1e-12, 1e-15)
+    return [
+        Method(repr(plain), OURS, "rtol", short, long, simulated(plain, adaptive=True), _order),
+        Method(
+            repr(projected),
+            OURS,
+            "rtol",
+            short,
+            long,
+            simulated(projected, adaptive=True),
+            lambda problem, tol: _order(problem, tol) + 2,
+        ),
+    ]
+
+
+def _order(problem: Problem, tol: float) -> float:
+    return float(order_for(tol, tol, np.float64))
 
 
 def _loop() -> Method:

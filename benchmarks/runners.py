@@ -18,15 +18,19 @@ Runner: TypeAlias = Callable[[float, np.ndarray], tuple[Any, Any]]
 """(setting, times) to states (members, times, n) and steps per member, a mean or one for each."""
 
 
-def simulated(solver: Any) -> Callable[[Problem], Runner]:
-    """`jo.simulate`, called as people call it: outside of a jit, so that each call pays for its checks in Python."""
+def simulated(solver: Any, adaptive: bool = False) -> Callable[[Problem], Runner]:
+    """`jo.simulate`, called as people call it: outside of a jit, so that each call pays for its checks in Python.
+
+    The setting is dt, or both tolerances.
+    """
 
     def make(problem: Problem) -> Runner:
         starts, field = jnp.asarray(problem.starts), problem.field
 
-        def run(dt: float, ts: np.ndarray) -> tuple[Any, Any]:
+        def run(setting: float, ts: np.ndarray) -> tuple[Any, Any]:
             kept = None if len(ts) == 1 else ts
-            solution = jo.simulate(field, starts, t1=float(ts[-1]), dt=dt, ts=kept, solver=solver)
+            steps = dict(rtol=setting, max_steps=100_000_000) if adaptive else dict(dt=setting)
+            solution = jo.simulate(field, starts, t1=float(ts[-1]), ts=kept, solver=solver, **steps)
             return solution.ys, solution.stats["num_steps"]
 
         return run

@@ -46,7 +46,7 @@ def configure_cpu(devices: int | None = None) -> None:
             "Got configure_cpu() after JAX has computed something, expected it before, since JAX reads these settings"
             " once: call it right after the imports (in a notebook: restart the kernel first)."
         ) from None
-    os.environ["XLA_FLAGS"] = _with_settings(os.environ.get("XLA_FLAGS", ""))
+    os.environ["XLA_FLAGS"] = with_settings(os.environ.get("XLA_FLAGS", ""))
 
 
 def loops_are_kernels() -> bool:
@@ -54,7 +54,7 @@ def loops_are_kernels() -> bool:
     return _LOOPS in os.environ.get("XLA_FLAGS", "")
 
 
-def _with_settings(flags: str) -> str:
+def with_settings(flags: str) -> str:
     """The flags with both settings; a second `xla_backend_extra_options` would replace the first one."""
     words = flags.split()
     if not any(word.startswith(_VECTORS) for word in words):

@@ -5,6 +5,7 @@ imported inside the commands, so that `--help` answers at once. What a person go
 stderr and exit code 2; an interruption ends with 130 and says how to continue.
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -17,6 +18,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
 from . import __version__
+from ._cpu import configure_cpu
 from ._errors import JaxoscError
 from .audit_command import AuditOptions
 
@@ -275,6 +277,9 @@ def main(tokens: Sequence[str] | None = None) -> None:
 
     **Arguments:** `tokens`, the words after `jaxosc`; those of the process if None.
     """
+    # Where somebody calls this in a process that has computed before, its settings stay.
+    with contextlib.suppress(JaxoscError):
+        configure_cpu()
     sys.exit(run(sys.argv[1:] if tokens is None else tokens))
 
 

@@ -267,7 +267,7 @@ def test_other_versions_are_told(store: Path, tmp_path: Path):
     meta = json.loads((path / "zarr.json").read_text())
     meta["attributes"]["jaxosc_version"] = "0.0.1"
     (path / "zarr.json").write_text(json.dumps(meta))
-    with pytest.warns(UserWarning, match=r"other versions \(jaxosc 0.0.1 -> "):
+    with pytest.warns(UserWarning, match=r"other versions or settings \(jaxosc 0.0.1 -> "):
         jo.sweeps.resume(path, progress=False)
 
 

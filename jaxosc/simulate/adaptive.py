@@ -19,6 +19,7 @@ from ..fields import AbstractField
 from ..solvers import Lanes, lanes_of
 from .adaptive_lanes import AdaptiveRun, run_adaptive_lanes
 from .adaptive_methods import AbstractMethod, Tolerances, method_of
+from .devices import devices_for, spread
 from .members import Members, batch_axes
 from .reducers import relative_drift
 from .solution import Solution
@@ -50,7 +51,8 @@ def run_adaptive(
     else:
         lanes = lanes_of(field)
         method.require(lanes)
-        run = _on_lanes(lanes, starts.T, method, options, *times, None if ts is None else kept_at)
+        devices = devices_for(members.starts, members.count)
+        run = _on_lanes(lanes, starts.T, method, options, *times, None if ts is None else kept_at, devices)
         states = jnp.moveaxis(run.y[None] if run.saved is None else run.saved, -1, 0)
         result, num_steps, drift = run.result, run.num_steps, run.energy_drift
         efficiency = jnp.sum(num_steps) / jnp.sum(run.turns)
@@ -80,19 +82,23 @@ def _on_lanes(
     t0: Array,
     t1: Array,
     ts: Float[Array, " times"] | None,
+    devices: tuple[jax.Device, ...],
 ) -> AdaptiveRun:
-    return run_adaptive_lanes(
-        lanes,
-        y0,
-        method,
-        t0=t0,
-        t1=t1,
-        tolerances=Tolerances(jnp.asarray(options.rtol, y0.dtype), jnp.asarray(options.atol, y0.dtype)),
-        first_step=options.dt,
-        escape_norm=options.escape_norm,
-        max_steps=options.max_steps,
-        ts=ts,
-    )
+    def run(lanes: Lanes, y0: Array) -> AdaptiveRun:
+        return run_adaptive_lanes(
+            lanes,
+            y0,
+            method,
+            t0=t0,
+            t1=t1,
+            tolerances=Tolerances(jnp.asarray(options.rtol, y0.dtype), jnp.asarray(options.atol, y0.dtype)),
+            first_step=options.dt,
+            escape_norm=options.escape_norm,
+            max_steps=options.max_steps,
+            ts=ts,
+        )
+
+    return spread(run, lanes, y0, devices)
 
 
 @eqx.filter_jit

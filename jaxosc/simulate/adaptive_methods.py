@@ -147,7 +147,7 @@ class RungeKuttaMethod(AbstractMethod):
     @property
     def order(self) -> int:
         """The order of convergence."""
-        order = self.solver.order(None)  # type: ignore[arg-type]  # explicit solvers know it without the equation
+        order = self.solver.order(None)
         assert order is not None
         return order
 
@@ -158,7 +158,7 @@ class RungeKuttaMethod(AbstractMethod):
     def init(
         self, lanes: Lanes, t: Array, direction: Array, x: LaneStates, tolerances: Tolerances, first_step: Any
     ) -> PyTree:
-        """The first slope, and the first step, chosen as by Hairer, Norsett and Wanner, II.4."""
+        """The first slope, and the first step, chosen as by Hairer, Norsett and Wanner, II.4 (Diffrax takes 0.01)."""
         slope = lanes.velocity(t, x)
         if first_step is not None:
             return slope, jnp.broadcast_to(jnp.asarray(first_step, x.dtype), x.shape[-1:])
@@ -201,7 +201,8 @@ class RungeKuttaMethod(AbstractMethod):
         scale = tolerances.atol + tolerances.rtol * jnp.maximum(jnp.abs(x), jnp.abs(x1))
         ratio = _norm(error / scale)
         accepted = ratio < 1
-        factor = jnp.clip(SAFETY * ratio ** (-1 / self.order), jnp.where(accepted, 1.0, LEAST_FACTOR), MOST_FACTOR)
+        factor = SAFETY * ratio ** (-1 / self.order)
+        factor = jnp.clip(factor, jnp.where(accepted, 1.0, LEAST_FACTOR), jnp.where(accepted, MOST_FACTOR, SAFETY))
         # A state that is no number asks for the least.
         factor = jnp.where(jnp.isfinite(ratio), factor, LEAST_FACTOR)
         last = slopes[-1] if self.tableau.fsal else lanes.velocity(t + dt[0], x1)
@@ -216,7 +217,7 @@ class RungeKuttaMethod(AbstractMethod):
             return dense.evaluate(part)
 
         part = since / jnp.where(tried.size == 0, 1, tried.size)
-        return jax.vmap(one, in_axes=-1, out_axes=-1)(x, x1, slopes * dt, part)
+        return jax.vmap(one, in_axes=-1, out_axes=-1)(x, x1, slopes * dt[None], part)
 
     def remembered(self, memory: PyTree, tried: Attempt, moving: Array, accepted: Array) -> PyTree:
         """A slope is used again at the same place; the size is that of the next try, here or there."""

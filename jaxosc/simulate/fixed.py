@@ -17,6 +17,7 @@ from ..fields import AbstractField
 from ..solvers import lanes_of
 from .adjoints import Adjoint, Checkpointed, Reversible, choose_adjoint, why_not_reversible
 from .chunks import in_chunks, run_in_chunks
+from .devices import devices_for, spread
 from .engine import LaneRun, SaveTimes, run_lanes
 from .members import Members
 from .reducers import AbstractReducer, FinalEnergyDrift
@@ -51,6 +52,7 @@ class _Job(NamedTuple):
     save: SaveTimes | None
     adjoint: Adjoint
     single: bool
+    devices: tuple[jax.Device, ...]
 
 
 def run_fixed(
@@ -77,8 +79,9 @@ def run_fixed(
     )
     steps = num_steps if traced else jnp.asarray(num_steps, jnp.int32)
     single = options.throw and not members.batch_shape
-    job = _Job(solver, reducers, scalars, steps, save, adjoint, single)
-    width = members.count if traced else min(BLOCK_MEMBERS, members.count)
+    devices = () if traced else devices_for(starts, members.count)
+    job = _Job(solver, reducers, scalars, steps, save, adjoint, single, devices)
+    width = members.count if traced else min(BLOCK_MEMBERS * len(devices), members.count)
     blocks = [members.block(begin, width) for begin in range(0, members.count, width)]
     run = _joined([_run_block(job, *block) for block in blocks], members.count)
     stats = {
@@ -115,12 +118,7 @@ def _run_block(job: _Job, field: AbstractField, starts: Float[Array, "lanes n"])
     t0, dt, escape_norm = (jnp.asarray(value) for value in job.scalars)
     lanes = lanes_of(field)
     stepper_of(job.solver).require(lanes)
-    run = _run_compiled if isinstance(job.num_steps, int) else _run_in_chunks_compiled
-    return run(
-        lanes,
-        starts.T,
-        job.solver,
-        job.reducers,
+    options = dict(
         t0=t0,
         dt=dt,
         num_steps=job.num_steps,
@@ -128,6 +126,9 @@ def _run_block(job: _Job, field: AbstractField, starts: Float[Array, "lanes n"])
         save=job.save,
         segments=job.adjoint.segments,
     )
+    if isinstance(job.num_steps, int):
+        return _run_compiled(lanes, starts.T, job.solver, job.reducers, **options)
+    return _run_everywhere_compiled(lanes, starts.T, job.solver, job.reducers, job.devices, **options)
 
 
 def _run_with_way_back(job: _Job, field: AbstractField, starts: Float[Array, "lanes n"]) -> LaneRun:
@@ -161,7 +162,13 @@ def _run_with_way_back(job: _Job, field: AbstractField, starts: Float[Array, "la
 
 
 _run_compiled = eqx.filter_jit(run_lanes)
-_run_in_chunks_compiled = eqx.filter_jit(run_in_chunks)
+
+
+@eqx.filter_jit
+def _run_everywhere_compiled(
+    lanes: Any, y0: Any, solver: Any, reducers: Any, devices: tuple[jax.Device, ...], **options: Any
+) -> LaneRun:
+    return spread(lambda lanes, y0: run_in_chunks(lanes, y0, solver, reducers, **options), lanes, y0, devices)
 
 
 @eqx.filter_jit

@@ -14,7 +14,7 @@ import diffrax
 from .. import activations, weights
 from .._errors import JaxoscError
 from ..activations import AbstractActivation, Elementwise
-from ..solvers import DiscreteGradient, EnergyProjection, ForwardEuler, PairSplitting, PoissonSplitting
+from ..solvers import DiscreteGradient, EnergyProjection, ForwardEuler, PairSplitting, PoissonSplitting, Taylor
 from ..weights import AbstractWeight
 from .fingerprint import fingerprint, load_reference
 
@@ -49,6 +49,7 @@ SOLVERS: Mapping[str, Callable[[], diffrax.AbstractSolver]] = {
     "pair_splitting": PairSplitting,
     "discrete_gradient": DiscreteGradient,
     "energy_projection": EnergyProjection,
+    "taylor": Taylor,
 }
 
 WEIGHT_LAWS: Mapping[str, Callable[[], type[AbstractWeight]]] = {

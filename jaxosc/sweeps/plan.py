@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .._errors import JaxoscError
-from ..solvers import EnergyProjection, ForwardEuler, PoissonSplitting
+from ..solvers import EnergyProjection, ForwardEuler, PoissonSplitting, Taylor
 from ..solvers.compositions import SWEEPS_PER_STEP
 from ..solvers.lanes import UNROLLED_UP_TO
 from .catalogue import Choice
@@ -351,6 +351,8 @@ def step_cost(sweep: Sweep, combination: Combination) -> float:
 def _evaluations(solver: Any) -> int:
     if isinstance(solver, PoissonSplitting):
         return SWEEPS_PER_STEP[solver.accuracy]
+    if isinstance(solver, Taylor):
+        return 2 * solver.known_order
     if isinstance(solver, EnergyProjection):
         return _evaluations(solver.solver) + 4  # two products, a derivative and an energy
     if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import xarray
 
+from .._cpu import loops_are_kernels
 from .._results import Result
 from .spec import Sweep
 from .text import spec_hash, spec_json
@@ -152,9 +153,10 @@ def dataset(sweep: Sweep, arrays: dict[str, np.ndarray], attrs: dict[str, Any]) 
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the bits: Python, and the packages that compute and store."""
+    """Versions of what decides the bits: Python, the packages that compute and store, and how XLA compiles loops."""
     packages = ("jax", "jaxlib", "equinox", "diffrax", "numpy", "xarray", "zarr")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+    loops = {"cpu_loops": "kernels (jo.configure_cpu)" if loops_are_kernels() else "calls (JAX's default)"}
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages} | loops
 
 
 def jaxosc_version() -> str:

@@ -299,7 +299,8 @@ def _warn_of_versions(path: Path, attrs: dict[str, Any]) -> None:
     changed = [f"{name} {then.get(name)} -> {now[name]}" for name in now if now[name] != then.get(name)]
     if changed:
         warnings.warn(
-            f"{path} was begun with other versions ({', '.join(changed)}): later chunks may differ in the last bits.",
+            f"{path} was begun with other versions or settings ({', '.join(changed)}): later chunks may differ in the"
+            " last bits.",
             stacklevel=2,
         )
 

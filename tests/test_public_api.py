@@ -13,6 +13,7 @@ import pytest
 from test_energy_projection import SOLVERS as PROJECTION_ROWS
 from test_pair_splitting import SOLVERS as PAIR_ROWS
 from test_solvers import SOLVERS as SOLVER_ROWS
+from test_taylor import SOLVERS as TAYLOR_ROWS
 
 import jaxosc as jo
 
@@ -123,7 +124,7 @@ def test_weights_have_the_interface_of_their_kind(cls, dtype):
 
 
 def test_solvers_have_rows_in_the_table_of_problems():
-    rows = SOLVER_ROWS | PAIR_ROWS | PROJECTION_ROWS
+    rows = SOLVER_ROWS | PAIR_ROWS | PROJECTION_ROWS | TAYLOR_ROWS
     assert {type(solver) for solver in rows.values()} >= set(SOLVERS)
 
 

@@ -9,6 +9,7 @@ Frozen by failure, a lane keeps its last good state. The loop ends with the last
 differentiated backward.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -68,8 +69,7 @@ class _Journey(eqx.Module):
 class _Loop(eqx.Module):
     """What travels through the loop.
 
-    `elapsed + lost` is the time since the start, in two parts since a sum of a million steps would lose digits; `kept`
-    counts the states kept so far.
+    `elapsed + lost` is the time since the start, in two parts since a sum of a million steps would lose digits.
     """
 
     x: Float[Array, "n lanes"]
@@ -79,8 +79,13 @@ class _Loop(eqx.Module):
     num_steps: Int[Array, " lanes"]
     turns: Int[Array, ""]
     memory: PyTree
-    kept: Int[Array, " lanes"]
-    saved: Float[Array, "times n lanes"] | None
+
+
+class _Kept(eqx.Module):
+    """The states kept so far: the first `count` (lanes,) times of `states`."""
+
+    count: Int[Array, " lanes"]
+    states: Float[Array, "times n lanes"]
 
 
 def run_adaptive_lanes(
@@ -129,18 +134,22 @@ def _travel(journey: _Journey, y0: Array, first_step: Any) -> AdaptiveRun:
     count = y0.shape[-1]
     zeros, nothing = jnp.zeros(count, y0.dtype), jnp.zeros(count, jnp.int32)
     memory = journey.method.init(journey.lanes, journey.t0, journey.direction, y0, journey.tolerances, first_step)
-    saved = None if journey.wanted is None else jnp.zeros((journey.wanted.size, *y0.shape), y0.dtype)
-    loop = _Loop(y0, zeros, zeros, nothing.astype(jnp.int8), nothing, jnp.zeros((), jnp.int32), memory, nothing, saved)
+    loop = _Loop(y0, zeros, zeros, nothing.astype(jnp.int8), nothing, jnp.zeros((), jnp.int32), memory)
 
     def unfinished(loop: _Loop) -> Array:
         return jnp.any(_moving(journey, loop))
 
-    loop = jax.lax.while_loop(unfinished, lambda loop: _step(journey, loop), loop)
-    saved = loop.saved
-    if saved is not None:
+    saved = None
+    if journey.wanted is None:
+        loop = jax.lax.while_loop(unfinished, lambda loop: _step(journey, loop), loop)
+    else:
+        kept = _Kept(nothing, jnp.zeros((journey.wanted.size, *y0.shape), y0.dtype))
+        loop, kept = jax.lax.while_loop(
+            lambda carry: unfinished(carry[0]), lambda carry: _stage(journey, *carry), (loop, kept)
+        )
         # What a lane did not live to see is where it stopped.
-        seen = jnp.arange(saved.shape[0])[:, None] < loop.kept[None, :]
-        saved = jnp.where(seen[:, None, :], saved, loop.x[None])
+        seen = jnp.arange(journey.wanted.size)[:, None] < kept.count[None, :]
+        saved = jnp.where(seen[:, None, :], kept.states, loop.x[None])
     drift = relative_drift(journey.lanes.energy(loop.x), journey.lanes.energy(y0))
     turns = jnp.broadcast_to(loop.turns, (count,))
     return AdaptiveRun(loop.x, loop.result, loop.num_steps, turns, drift, saved)
@@ -153,11 +162,7 @@ def _moving(journey: _Journey, loop: _Loop) -> Bool[Array, " lanes"]:
 def _step(journey: _Journey, loop: _Loop) -> _Loop:
     """One step in each lane that moves, as far as it is accepted."""
     moving = _moving(journey, loop)
-    left = (journey.duration - loop.elapsed) - loop.lost
-    t = journey.t0 + journey.direction * loop.elapsed
-    tried = journey.method.attempt(
-        journey.lanes, t, journey.direction, loop.x, loop.memory, left, journey.tolerances, journey.duration
-    )
+    tried, left = _attempt(journey, loop)
     accepted = moving & tried.accepted
     arrives = tried.size >= left
     elapsed, lost = _sum_in_two_parts(loop.elapsed, loop.lost + tried.size)
@@ -168,7 +173,7 @@ def _step(journey: _Journey, loop: _Loop) -> _Loop:
     late = (num_steps >= journey.max_steps) & ~(going_on & arrives) & (why == Result.successful)
     result = jnp.where(moving, jnp.where(late, Result.max_steps_reached, why), loop.result).astype(jnp.int8)
     choose = lambda new, old: jnp.where(going_on, new, old)  # noqa: E731
-    moved = _Loop(
+    return _Loop(
         x=choose(tried.x, loop.x),
         elapsed=choose(elapsed, loop.elapsed),
         lost=choose(lost, loop.lost),
@@ -176,10 +181,15 @@ def _step(journey: _Journey, loop: _Loop) -> _Loop:
         num_steps=num_steps,
         turns=loop.turns + 1,
         memory=journey.method.remembered(loop.memory, tried, moving, going_on),
-        kept=loop.kept,
-        saved=loop.saved,
     )
-    return moved if loop.saved is None else _keep(journey, loop, moved, tried, going_on)
+
+
+def _attempt(journey: _Journey, loop: _Loop) -> tuple[Attempt, Array]:
+    """The next step, and the time (lanes,) that is left before it."""
+    left = (journey.duration - loop.elapsed) - loop.lost
+    t = journey.t0 + journey.direction * loop.elapsed
+    arguments = (journey.lanes, t, journey.direction, loop.x, loop.memory, left, journey.tolerances, journey.duration)
+    return journey.method.attempt(*arguments), left
 
 
 def _failure(journey: _Journey, loop: _Loop, tried: Attempt, elapsed: Array, lost: Array) -> Array:
@@ -199,23 +209,47 @@ def _sum_in_two_parts(large: Array, small: Array) -> tuple[Array, Array]:
     return total, small - (total - large)
 
 
-def _keep(journey: _Journey, before: _Loop, after: _Loop, tried: Attempt, going_on: Array) -> _Loop:
-    """The states at the wanted times that this step passed, one a lane in each turn."""
-    wanted, saved = journey.wanted, after.saved
-    assert wanted is not None and saved is not None
-    times = wanted.size
-    lane = jnp.arange(after.x.shape[-1])
+def _stage(journey: _Journey, loop: _Loop, kept: _Kept) -> tuple[_Loop, _Kept]:
+    """Steps until one passes a wanted time in any lane, and the states at all that it passed.
 
-    def due(kept: Array) -> Array:
-        return going_on & (kept < times) & (wanted[jnp.minimum(kept, times - 1)] <= after.elapsed)
+    That step is made once more, for its dense output: carried along from step to step, or with a look at the wanted
+    times within the loop of steps, it would make every step three times as dear.
+    """
+    _, due = _due(journey, kept)
 
-    def keep(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        kept, saved = carry
-        now, place = due(kept), jnp.minimum(kept, times - 1)
+    def goes_on(carry: tuple[_Loop, _Loop]) -> Array:
+        _, now = carry
+        return jnp.any(_moving(journey, now)) & ~jnp.any(due(now, kept.count))
+
+    before, now = jax.lax.while_loop(
+        goes_on, lambda carry: (carry[1], _step(journey, carry[1])), (loop, _step(journey, loop))
+    )
+    return now, _keep(journey, before, now, kept)
+
+
+def _due(journey: _Journey, kept: _Kept) -> tuple[Array, Callable[[_Loop, Array], Array]]:
+    """The wanted times, and a function that says which lanes have passed theirs, given how many each has kept."""
+    wanted = journey.wanted
+    assert wanted is not None
+    last = wanted.size - 1
+
+    def due(now: _Loop, count: Array) -> Bool[Array, " lanes"]:
+        return (count <= last) & (wanted[jnp.minimum(count, last)] <= now.elapsed)
+
+    return wanted, due
+
+
+def _keep(journey: _Journey, before: _Loop, now: _Loop, kept: _Kept) -> _Kept:
+    """What is kept after the step from `before` to `now`, one wanted time a lane in each turn."""
+    wanted, due = _due(journey, kept)
+    tried, _ = _attempt(journey, before)
+    lane = jnp.arange(now.x.shape[-1])
+
+    def keep(kept: _Kept) -> _Kept:
+        here, place = due(now, kept.count), jnp.minimum(kept.count, wanted.size - 1)
         since = (wanted[place] - before.elapsed) - before.lost
         states = journey.method.between(tried, before.x, jnp.clip(since, 0, tried.size), journey.direction)
-        states = jnp.where(now[None, :], states, saved[place, :, lane].T)
-        return kept + now, saved.at[place, :, lane].set(states.T)
+        states = jnp.where(here[None, :], states, kept.states[place, :, lane].T)
+        return _Kept(kept.count + here, kept.states.at[place, :, lane].set(states.T))
 
-    kept, saved = jax.lax.while_loop(lambda carry: jnp.any(due(carry[0])), keep, (after.kept, saved))
-    return eqx.tree_at(lambda loop: (loop.kept, loop.saved), after, (kept, saved))
+    return jax.lax.while_loop(lambda kept: jnp.any(due(now, kept.count)), keep, kept)

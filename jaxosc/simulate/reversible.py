@@ -205,6 +205,12 @@ class _Seen(eqx.Module):
         due = (waiting >= 0) & (self.stops.kept[waiting] == step)
         return _Cotangent(cotangent.state + jnp.where(due, self.kept[waiting], 0), waiting - due)
 
+    def next_stop(self, cotangent: _Cotangent) -> Array:
+        """After how many steps the next stop comes, 0 if there is none before the start."""
+        if not self.stops.kept.size:
+            return jnp.zeros_like(self.stops.num_steps)
+        return jnp.where(cotangent.waiting >= 0, self.stops.kept[cotangent.waiting], 0)
+
 
 def _own_way(run: Run, moving_run: PyTree) -> SplittingWayBack | None:
     """The stepper's own rule, where nobody differentiates what it does not know: times and the eyes of reducers."""
@@ -244,21 +250,30 @@ def _back_by_jax(
 def _back_by_rule(
     run: Run, moving_run: PyTree, way: SplittingWayBack, seen: _Seen, cotangent: _Cotangent
 ) -> tuple[Array, _Cotangent, PyTree]:
-    """The loop back with the stepper's own rule."""
+    """The loop back with the stepper's own rule.
 
-    def body(back: Any, carry: Any) -> Any:
-        x, cotangent, parts = carry
-        step = seen.stops.num_steps - 1 - back
-        active = (step < seen.end.num_steps)[None, :]
-        cotangent = seen.joined(cotangent, step + 1)
-        # Frozen lanes go back from zero with a cotangent of zero: they add nothing, and no NaN.
+    Who is frozen, and what the loss saw, is asked between stretches of steps: asked in each step, it would be computed
+    again in every operation of the step that reads the states.
+    """
+
+    def step_back(back: Any, carry: Any) -> Any:
+        after, x, adjoint, parts = carry
+        return after, *way.step(run.time(after - 1 - back), run.dt, x, adjoint, parts)
+
+    def stretch_back(carry: Any) -> Any:
+        after, x, cotangent, parts = carry
+        cotangent = seen.joined(cotangent, after)
+        active = (after <= seen.end.num_steps)[None, :]
+        # Frozen lanes go back from zero with a cotangent of zero: they add nothing, and no NaN. One step only, since
+        # zero need not be at rest.
+        before = jnp.where(jnp.all(active), seen.next_stop(cotangent), after - 1)
         moving = jnp.where(active, x, 0), jnp.where(active, cotangent.state, 0)
-        before, pulled, parts = way.step(run.time(step), run.dt, *moving, parts)
+        _, earlier, pulled, parts = jax.lax.fori_loop(0, after - before, step_back, (after, *moving, parts))
         state = jnp.where(active, pulled, cotangent.state)
-        return jnp.where(active, before, x), _Cotangent(state, cotangent.waiting), parts
+        return before, jnp.where(active, earlier, x), _Cotangent(state, cotangent.waiting), parts
 
-    start = (seen.end.x, cotangent, way.start(seen.end.x))
-    found, cotangent, parts = jax.lax.fori_loop(0, seen.stops.num_steps, body, start)
+    start = (seen.stops.num_steps, seen.end.x, cotangent, way.start(seen.end.x))
+    _, found, cotangent, parts = jax.lax.while_loop(lambda carry: carry[0] > 0, stretch_back, start)
     gradient = eqx.tree_at(
         lambda run: (run.lanes.matrix, run.lanes.bias, run.lanes.leak),
         jax.tree.map(jnp.zeros_like, moving_run),

@@ -149,6 +149,8 @@ ROWS = {
     "own weights, rate form": Row(with_bias_each(jo.RateRNN), lambda: drawn_each(DenseSkew, 2), 2),
     "bipartite": Row(jo.CurrentRNN, lambda: (drawn(Bipartite, 4),), 4),
     "banded": Row(lambda w: jo.CurrentRNN(w, jo.Softsign()), lambda: (drawn(BandedSkew, 3),), 3),
+    "banded, summed over members on the way": Row(jo.CurrentRNN, lambda: (drawn(BandedSkew, 12),), 12),
+    "the same in the rate form": Row(with_bias(jo.RateRNN), lambda: (drawn(BandedSkew, 12), normal(12) / 3), 12),
     "rotation blocks, rate form": Row(with_bias(jo.RateRNN), lambda: (drawn(RotationBlocks, 3), normal(3) / 3), 3),
     "symmetrizable with bias": Row(with_bias(jo.CurrentRNN), lambda: (drawn(Symmetrizable, 3), normal(3) / 3), 3),
     "dense blocks": Row(jo.CurrentRNN, lambda: (dense(12),), 12),

@@ -24,7 +24,7 @@ class Reversible(eqx.Module):
 
     For solvers that are their own inverse with dt negated (`PoissonSplitting` of order 2 and more, `PairSplitting`) and
     losses on final and saved states and on the reducers of this package. Elsewhere the run is checkpointed, and
-    `stats["adjoint"]` says so. Costs about four forward runs. First derivatives backward only, as by `jax.grad` and
+    `stats["adjoint"]` says so. Costs about three forward runs. First derivatives backward only, as by `jax.grad` and
     `jax.jacrev`: for `jax.jvp` and `jax.hessian` take another adjoint.
 
     Running back amplifies roundings where the orbit is chaotic or forgets its start: after 10^4 steps nothing may be

@@ -45,6 +45,13 @@ class Block:
     members: tuple[int, ...] | None = None
     independent: bool = True
 
+    @property
+    def neurons(self) -> Any:
+        """The numbers of its neurons (width,)."""
+        if self.members is not None:
+            return np.array(self.members)
+        return self.start + self.stride * np.arange(self.width)
+
     def rows(self, array: Array, axis: int = 0) -> Array:
         """The part of `array` that belongs to the block along an axis."""
         if self.members is not None:
@@ -55,27 +62,23 @@ class Block:
             array, self.start, self.start + (self.width - 1) * self.stride + 1, self.stride, axis
         )
 
-    def placed(self, array: Array, part: Array, axis: int) -> Array:
-        """`array` with `part` written into the block along an axis."""
-        if self.members is not None:
-            where = np.array(self.members)
-        else:
-            where = self.start + self.stride * np.arange(self.width)
-        return array.at[where].set(part) if axis == 0 else array.at[:, where].set(part)
+    def placed(self, array: Array, rows: Array) -> Array:
+        """`array` with `rows` instead of those of the block."""
+        return array.at[self.neurons].set(rows)
 
     def added(self, array: Array, rows: Array) -> Array:
         """`array` with `rows` added to those of the block."""
         new = self.rows(array) + rows
         if self.members is None and self.stride == 1:
             return jax.lax.dynamic_update_slice_in_dim(array, new, self.start, axis=0)
-        return self.placed(array, new, 0)
+        return self.placed(array, new)
 
     def spread(self, rows: Array, size: int) -> Array:
         """An array of `size` rows that is `rows` on the block and zero elsewhere."""
         zeros = jnp.zeros((size, *rows.shape[1:]), rows.dtype)
         if self.members is None and self.stride == 1:
             return jax.lax.dynamic_update_slice_in_dim(zeros, rows, self.start, axis=0)
-        return self.placed(zeros, rows, 0)
+        return self.placed(zeros, rows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from rich.table import Table
 from jaxosc._cpu import with_settings
 
 PACKAGES = ("jaxosc", "jax", "jaxlib", "equinox", "diffrax", "optimistix", "lineax", "numpy", "scipy", "heyoka")
+PEERS = ("torch", "torchdiffeq", "torchode", "numba", "lyapax")
 
 SETTINGS = {
     "XLA_FLAGS": with_settings(os.environ.get("XLA_FLAGS", "")),  # what `jo.configure_cpu()` sets, for everybody
@@ -58,10 +59,21 @@ def restart_on_one_core() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Something to time: `run()` gives what it computed. `warm` compiles the same program with less work, if it can."""
+    """Something to time: `run()` gives what it computed. `warm` compiles the same program with less work, if it can.
+
+    `benchmarks.apart` has a second kind, with the same two methods, that runs in another process.
+    """
 
     run: Callable[[], Any]
     warm: Callable[[], Any] | None = None
+
+    def first(self) -> float:
+        """Wall seconds of the first call."""
+        return timed(self.warm or self.run, 1)[2]
+
+    def timed(self, repeats: int) -> tuple[Any, float, float]:
+        """The result of the last call, and CPU and wall seconds per call."""
+        return timed(self.run, repeats)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,18 +116,18 @@ def measure(jobs: Mapping[Any, Job], rules: Rules = Rules()) -> dict[Any, tuple[
     results: dict[Any, Any] = {}
     warm_up: dict[Any, float] = {}
     for name, job in jobs.items():
-        _, _, warm_up[name] = _timed(job.warm or job.run, 1)
+        warm_up[name] = job.first()
     samples: dict[Any, list[tuple[float, float]]] = {name: [] for name in jobs}
     repeats: dict[Any, int] = {}
     for _ in range(rules.rounds):
         for name, job in jobs.items():
             if samples[name] and sum(cpu for cpu, _ in samples[name]) >= rules.long:
                 continue
-            results[name], cpu, wall = _timed(job.run, repeats.get(name, 1))
+            results[name], cpu, wall = job.timed(repeats.get(name, 1))
             if name not in repeats:
                 repeats[name] = max(1, round(rules.sample / max(cpu, 1e-6)))
                 if repeats[name] > 1:
-                    results[name], cpu, wall = _timed(job.run, repeats[name])
+                    results[name], cpu, wall = job.timed(repeats[name])
             samples[name].append((cpu, wall))
     return {
         name: (Timing(tuple(cpu for cpu, _ in pairs), tuple(wall for _, wall in pairs), warm_up[name]), results[name])
@@ -123,7 +135,7 @@ def measure(jobs: Mapping[Any, Job], rules: Rules = Rules()) -> dict[Any, tuple[
     }
 
 
-def _timed(run: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
+def timed(run: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
     """The result of the last call, and CPU and wall seconds per call."""
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(repeats):
@@ -139,7 +151,7 @@ def machine() -> dict[str, Any]:
         "cores": f"1 of {os.cpu_count()}, pinned" if os.environ.get(_MARK, "-1") != "-1" else "not pinned",
         "load average at start": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": {name: version for name in (*PACKAGES, *PEERS) if (version := _version(name))},
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "float64": bool(jax.config.values["jax_enable_x64"]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -25,21 +25,32 @@ REFERENCE_DT = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One network and many starts; errors are those of the first `checked` members."""
+    """One network, or one for each member, and many starts; errors are those of the first `checked` members."""
 
     n: int
-    matrix: Float[np.ndarray, "n n"]
+    matrix: Float[np.ndarray, "*members n n"]
     starts: Float[np.ndarray, "members n"]
     checked: int
 
     @functools.cached_property
     def field(self) -> jo.CurrentRNN:
-        """The network."""
-        return jo.CurrentRNN(jo.weights.DenseSkew.from_matrix(self.matrix), jo.Tanh())
+        """The network, or the batch of them."""
+        return jo.CurrentRNN(jo.weights.DenseSkew(self.matrix[..., *np.triu_indices(self.n, 1)]), jo.Tanh())
+
+    @property
+    def is_own(self) -> bool:
+        """Whether each member has a W of its own."""
+        return self.matrix.ndim == 3
 
     def only(self, members: int) -> "Problem":
         """The same with the first `members` starts."""
-        return dataclasses.replace(self, starts=self.starts[:members], checked=min(self.checked, members))
+        matrix = self.matrix[:members] if self.is_own else self.matrix
+        checked = min(self.checked, members)
+        return dataclasses.replace(self, matrix=matrix, starts=self.starts[:members], checked=checked)
+
+    def cast(self, dtype: str) -> "Problem":
+        """The same rounded to a dtype."""
+        return dataclasses.replace(self, matrix=self.matrix.astype(dtype), starts=self.starts.astype(dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +73,16 @@ def problem_of(n: int, members: int, checked: int = 16) -> Problem:
         matrix = (draw - draw.T) / np.linalg.norm(draw - draw.T, 2)
     starts = generator.standard_normal((members, n))
     return Problem(n, matrix, starts, min(checked, members))
+
+
+def own_problem_of(n: int, members: int, checked: int = 16) -> Problem:
+    """The same with a network for each member, all of spectral norm 1."""
+    generator = np.random.default_rng(1000 + n)
+    draw = generator.standard_normal((members, n, n))
+    skew = draw - np.swapaxes(draw, -1, -2)
+    # The squared norm is the largest eigenvalue of W^T W: several times cheaper than singular values, in many members.
+    norm = np.sqrt(np.linalg.eigvalsh(-skew @ skew)[:, -1])
+    return Problem(n, skew / norm[:, None, None], generator.standard_normal((members, n)), min(checked, members))
 
 
 def reference_of(problem: Problem, t1: float) -> Reference:

@@ -62,9 +62,10 @@ def by_diffrax(solver: Any, adaptive: bool = False) -> Callable[[Problem], Runne
     """
 
     def make(problem: Problem) -> Runner:
-        starts, term = jnp.asarray(problem.starts), diffrax.ODETerm(problem.field)
+        starts, matrix = jnp.asarray(problem.starts), jnp.asarray(problem.matrix)
+        term = diffrax.ODETerm(lambda t, y, matrix: matrix @ jnp.tanh(y))
 
-        def one_interval(setting: Any, carry: tuple[Any, Any], duration: Any) -> tuple[Any, Any]:
+        def one_interval(matrix: Any, setting: Any, carry: tuple[Any, Any], duration: Any) -> tuple[Any, Any]:
             y, dt = carry
             controller = diffrax.PIDController(rtol=setting, atol=setting) if adaptive else diffrax.ConstantStepSize()
             solution = diffrax.diffeqsolve(
@@ -74,6 +75,7 @@ def by_diffrax(solver: Any, adaptive: bool = False) -> Callable[[Problem], Runne
                 duration,
                 dt,
                 y,
+                matrix,
                 saveat=diffrax.SaveAt(t1=True),
                 stepsize_controller=controller,
                 max_steps=None,
@@ -83,16 +85,20 @@ def by_diffrax(solver: Any, adaptive: bool = False) -> Callable[[Problem], Runne
             return (solution.ys[-1], dt), (solution.ys[-1], solution.stats["num_steps"])
 
         @jax.jit
-        def solve(starts: Any, setting: Any, durations: Any) -> tuple[Any, Any]:
-            def one(y0: Any) -> tuple[Any, Any]:
-                first = jnp.asarray(0.1) if adaptive else setting
-                interval = functools.partial(one_interval, setting)
+        def solve(matrix: Any, starts: Any, setting: Any, durations: Any) -> tuple[Any, Any]:
+            def one(matrix: Any, y0: Any) -> tuple[Any, Any]:
+                first = jnp.asarray(0.1, y0.dtype) if adaptive else setting
+                interval = functools.partial(one_interval, matrix, setting)
                 _, (ys, steps) = jax.lax.scan(interval, (y0, first), durations)
                 return ys, jnp.sum(steps)
 
-            return jax.vmap(one)(starts)
+            return jax.vmap(one, in_axes=(0 if problem.is_own else None, 0))(matrix, starts)
 
-        return lambda setting, ts: solve(starts, jnp.asarray(setting), jnp.asarray(np.diff(ts, prepend=0.0)))
+        def run(setting: float, ts: np.ndarray) -> tuple[Any, Any]:
+            durations = jnp.asarray(np.diff(ts, prepend=0.0), starts.dtype)
+            return solve(matrix, starts, jnp.asarray(setting, starts.dtype), durations)
+
+        return run
 
     return make
 

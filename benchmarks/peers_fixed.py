@@ -1,0 +1,221 @@
+"""Fixed steps: forward Euler by every library, our order-2 splitting, the C reference and the roofline.
+
+Many members, only their final states kept. The same equation, dt, type and starts for all; each is measured at what its
+documentation calls best on one core. Two errors stand beside each time: from the same Euler steps in float64 (the
+rounding of the program), and from the true solution (the error of the method).
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.integrate import solve_ivp
+
+import jaxosc as jo
+
+from . import harness, reference
+from .apart import ApartJob
+from .harness import Job, Rules, Timing
+from .problems import Problem, own_problem_of, problem_of
+from .roofline import Limits, limits
+from .runners import by_diffrax
+
+DT = 2.0**-7
+"""A power of two: float32 counts the steps exactly."""
+
+OURS, SPLITTING, C, FLAGS = "jo.simulate, ForwardEuler", "jo.simulate, PoissonSplitting(2)", "C", ", two flags"
+DIFFRAX, NAIVE = "diffrax Euler under vmap", "vmap(scan)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """`members` of n neurons, of one W or each of its own, through `steps` steps."""
+
+    n: int
+    own: bool
+    dtype: str
+    members: int
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """For tables and files."""
+        return f"{self.dtype}, {'own' if self.own else 'shared'} W, n = {self.n}"
+
+    @property
+    def t1(self) -> float:
+        """The end."""
+        return self.steps * DT
+
+    def nanoseconds(self, seconds: float) -> float:
+        """Per neuron and step."""
+        return 1e9 * seconds / (self.members * self.n * self.steps)
+
+
+@functools.lru_cache(maxsize=1)
+def _problem(n: int, own: bool, dtype: str, members: int) -> Problem:
+    return (own_problem_of if own else problem_of)(n, members).cast(dtype)
+
+
+def problem_for(case: Case) -> Problem:
+    """The networks and starts of a case, the same in every process."""
+    return _problem(case.n, case.own, case.dtype, case.members)
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """One way to take the steps.
+
+    **Attributes:** `make`, case to a function that gives the final states (members, n); `module`, what it needs;
+    `euler`, whether the steps are those of Euler; `apart`, whether it runs with the two flags; `patient`, whether its
+    time for a step does not depend on their number and so large a case may be cut short.
+    """
+
+    name: str
+    make: Callable[[Case], Callable[[], Any]]
+    module: str = "jaxosc"
+    euler: bool = True
+    apart: bool = False
+    patient: bool = False
+
+    def case(self, case: Case) -> Case:
+        """What it is given: with a large W each, a tenth of the steps for those that take them one by one."""
+        return dataclasses.replace(case, steps=case.steps // 10) if self.patient and case.own and case.n > 32 else case
+
+
+def simulated(solver: Any, case: Case) -> Callable[[], Any]:
+    """`jo.simulate` as people call it, checks in Python and all."""
+    problem = problem_for(case)
+    field, starts = problem.field, problem.starts
+    return lambda: jo.simulate(field, starts, t1=case.t1, dt=DT, solver=solver).ys[:, 0]
+
+
+def in_c(case: Case) -> Callable[[], Any]:
+    """The C reference."""
+    problem = problem_for(case)
+    reference.library(case.n, case.dtype)
+    return lambda: reference.euler(problem.matrix, problem.starts, DT, case.steps)
+
+
+def diffrax_euler(case: Case) -> Callable[[], Any]:
+    """Diffrax at its best, as in the work-precision benchmark."""
+    run = by_diffrax(diffrax.Euler())(problem_for(case))
+    return lambda: run(DT, np.array([case.t1]))[0][:, 0]
+
+
+def naive(case: Case) -> Callable[[], Any]:
+    """The loop that everybody writes in JAX."""
+    problem = problem_for(case)
+    matrix, starts = jnp.asarray(problem.matrix), jnp.asarray(problem.starts)
+
+    def one(matrix: Any, y0: Any) -> Any:
+        return jax.lax.scan(lambda y, _: (y + DT * matrix @ jnp.tanh(y), None), y0, length=case.steps)[0]
+
+    loop = jax.jit(jax.vmap(one, in_axes=(0 if case.own else None, 0)))
+    return lambda: loop(matrix, starts)
+
+
+def peers() -> list[Peer]:
+    """All of them, ours first."""
+    euler, splitting = jo.ForwardEuler(), jo.solvers.PoissonSplitting(2)
+    return [
+        Peer(OURS, functools.partial(simulated, euler)),
+        Peer(OURS + FLAGS, functools.partial(simulated, euler), apart=True),
+        Peer(SPLITTING, functools.partial(simulated, splitting), euler=False),
+        Peer(SPLITTING + FLAGS, functools.partial(simulated, splitting), euler=False, apart=True),
+        Peer(C, in_c),
+        Peer(DIFFRAX, diffrax_euler, "diffrax", patient=True),
+        Peer(NAIVE, naive, patient=True),
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What one peer took and how right it was.
+
+    **Attributes:** `nanoseconds` per neuron and step, the median of rounds; `rounding`, the largest difference of a
+    checked neuron from Euler in float64 (NaN for other methods); `error`, the same from the true solution.
+    """
+
+    name: str
+    case: Case
+    nanoseconds: float
+    spread: float
+    rounding: float
+    error: float
+    timing: Timing
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A case, the roofline in ns, and a row for each peer."""
+
+    case: Case
+    limits: Limits | None
+    rows: list[Row]
+
+    @property
+    def roofline(self) -> float:
+        """ns per neuron and step; NaN where there is no C compiler to measure it."""
+        return self.limits.euler(self.case.n) if self.limits else float("nan")
+
+    def of(self, name: str) -> float:
+        """The nanoseconds of a peer; NaN if it did not run."""
+        return next((row.nanoseconds for row in self.rows if row.name == name), float("nan"))
+
+
+def measure_case(
+    case: Case, chosen: list[Peer], rules: Rules, process: concurrent.futures.ProcessPoolExecutor
+) -> Found:
+    """All peers in turn."""
+    jobs: dict[Peer, Any] = {}
+    for peer in chosen:
+        make = functools.partial(peer.make, peer.case(case))
+        jobs[peer] = ApartJob(process, peer.name, make) if peer.apart else Job(make())
+    rows = []
+    for peer, (timing, states) in harness.measure(jobs, rules).items():
+        own = peer.case(case)
+        rounding, error = _errors(own, np.asarray(states))
+        nanoseconds = own.nanoseconds(timing.seconds)
+        rows.append(
+            Row(peer.name, own, nanoseconds, timing.spread, rounding if peer.euler else float("nan"), error, timing)
+        )
+    for job in jobs.values():
+        if isinstance(job, ApartJob):
+            job.forget()
+    return Found(case, limits(case.dtype) if reference.compiler() else None, rows)
+
+
+def _errors(case: Case, states: np.ndarray) -> tuple[float, float]:
+    euler, true = references(case)
+    found = states[: len(true)].astype(np.float64)
+    return float(np.abs(found - euler).max()), float(np.abs(found - true).max())
+
+
+@functools.lru_cache(maxsize=4)
+def references(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Of the checked members (checked, n): Euler's states in float64 by a loop in NumPy, and the true ones by DOP853."""
+    problem = problem_for(case).cast("float64")
+    problem = problem.only(problem.checked)
+    matrices = np.broadcast_to(problem.matrix, (len(problem.starts), case.n, case.n))
+    euler = problem.starts
+    for _ in range(case.steps):
+        euler = euler + DT * np.einsum("mij,mj->mi", matrices, np.tanh(euler))
+    options = dict(method="DOP853", rtol=1e-12, atol=1e-12)
+    true = [
+        solve_ivp(lambda t, y, W=W: W @ np.tanh(y), (0, case.t1), y0, **options).y[:, -1]
+        for W, y0 in zip(matrices, problem.starts, strict=True)
+    ]
+    return euler, np.stack(true)
+
+
+def present(peer: Peer) -> bool:
+    """Whether what it needs is installed."""
+    return reference.compiler() is not None if peer.name == C else importlib.util.find_spec(peer.module) is not None

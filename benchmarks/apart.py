@@ -70,7 +70,7 @@ def _first(key: str, make: Callable[[], Callable[[], Any]]) -> float:
 
 def _timed(key: str, repeats: int) -> tuple[Any, float, float]:
     result, cpu, wall = timed(_made[key], repeats)
-    return np.asarray(result), cpu, wall
+    return jax.tree.map(np.asarray, result), cpu, wall
 
 
 def flags_apart(process: concurrent.futures.ProcessPoolExecutor) -> str:

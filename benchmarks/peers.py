@@ -1,47 +1,82 @@
 """Time per step and per trajectory: ours beside hand-written C, the machine's limit, and the libraries people use.
 
-python -m benchmarks.peers [--quick] [--out DIR]
+    python -m benchmarks.peers [--quick] [--out DIR] [--tables fixed] [--sizes 2 --sizes 8] [--kinds own]
+                               [--dtypes float32] [--only NAME] [--picture]
+
+Fixed steps (`peers_fixed`) in float32 and float64 and adaptive ones (`peers_adaptive`) in float64, on one core. Ours is
+measured with and without the two flags of `benchmarks.apart`, the peers without. What is not installed is left out:
+`pip install ".[bench,peers]"` brings all but a C compiler.
+
+The full run takes about half an hour. A run of some cases keeps what DIR/peers.json knows of the others.
 """
 
 import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cyclopts
 
-from . import apart, harness, peers_fixed
+from . import apart, harness, peers_adaptive, peers_fixed, peers_record
 from .harness import Rules, print_table, say
-from .peers_fixed import Case, Found
+from .peers_fixed import Found
+from .peers_picture import draw
+from .peers_wanted import Answer, answers, of_bare
 
 OUT = Path("build/benchmarks")
+PICTURE = Path("notebooks/pictures/peers.png")
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """How large: members by n (one W, a W each), steps, and how long to measure."""
+    """How large: members by n for one W and for a W each, `steps` of fixed size, members by n of adaptive runs."""
 
     shared: dict[int, int]
     own: dict[int, int]
     steps: int
+    adaptive: dict[int, int]
+    t1: float
     rules: Rules
 
-    def case(self, n: int, own: bool, dtype: str) -> Case:
-        """One of its cases."""
-        return Case(n, own, dtype, (self.own if own else self.shared)[n], self.steps)
+    def fixed_cases(self, sizes: Sequence[int], dtypes: Sequence[str], kinds: Sequence[str]) -> list[peers_fixed.Case]:
+        """Those of these sizes, types and kinds."""
+        return [
+            peers_fixed.Case(n, members is self.own, dtype, members[n], self.steps)
+            for dtype in dtypes
+            for kind, members in (("shared", self.shared), ("own", self.own))
+            for n in sizes
+            if n in members and kind in kinds
+        ]
+
+    def adaptive_cases(self, sizes: Sequence[int], kinds: Sequence[str]) -> list[peers_adaptive.Case]:
+        """As many members for one W as for a W or a gain each."""
+        return [
+            peers_adaptive.Case(n, kind, self.adaptive[n], self.t1)
+            for kind in peers_adaptive.KINDS
+            for n in sizes
+            if n in self.adaptive and kind in kinds
+        ]
 
 
+# 1,024 members of 128 neurons with a W each: their weights are 67 MB in float32, far beyond the second cache.
 FULL = Study(
     shared={2: 4096, 8: 4096, 32: 4096, 128: 4096},
     own={2: 4096, 8: 4096, 32: 4096, 128: 1024},
     steps=1000,
-    rules=Rules(rounds=5, sample=0.1, long=6.0),
+    adaptive={2: 4096, 8: 1024, 32: 256},
+    t1=peers_adaptive.T1,
+    rules=Rules(rounds=5, sample=0.1, long=4.0),
 )
-QUICK = Study(shared={2: 256, 32: 64}, own={2: 256, 32: 64}, steps=100, rules=Rules(rounds=1, sample=0.01, long=0.1))
+QUICK = Study(
+    shared={2: 256}, own={2: 256}, steps=100, adaptive={2: 32}, t1=2.0, rules=Rules(rounds=1, sample=0.01, long=0.1)
+)
 
 
 def print_case(found: Found) -> None:
     """A table of one case."""
-    c, roofline = found.of(peers_fixed.C), found.roofline
+    c, roofline = found.of(peers_fixed.IN_C), found.roofline
     lines = [
         [
             row.name,
@@ -49,26 +84,108 @@ def print_case(found: Found) -> None:
             f"{100 * row.spread:.0f} %",
             f"{row.nanoseconds / c:.2f}",
             f"{row.nanoseconds / roofline:.2f}",
-            f"{row.rounding:.0e}",
+            "-" if math.isnan(row.rounding) else f"{row.rounding:.0e}",
             f"{row.error:.0e}",
-            f"{row.timing.warm_up:.2f} s",
+            f"{row.timing.warm_up:.1f} s",
         ]
         for row in found.rows
     ]
     case = found.case
-    title = f"{case.name}: {case.members:,} members, {case.steps:,} steps; roofline {roofline:.3g} ns"
-    columns = ["", "ns/neuron/step", "spread", "/ C", "/ roofline", "from Euler", "from truth", "first call"]
+    title = (
+        f"{case.name}: {case.members:,} members, {case.steps:,} steps; roofline {roofline:.3g} ns."
+        " ns per neuron and step; rounding: from Euler in float64; error: from the true states"
+    )
+    columns = ["", "ns", "spread", "/ C", "/ roofline", "rounding", "error", "first call"]
     print_table(title, columns, lines)
+
+
+def print_summary(found: Sequence[Found]) -> None:
+    """One table for each type and kind: the peers down, n across."""
+    for dtype, own in sorted({(one.case.dtype, one.case.own) for one in found}):
+        here = [one for one in found if (one.case.dtype, one.case.own) == (dtype, own)]
+        names = list(dict.fromkeys(row.name for one in here for row in one.rows))
+        lines = [["roofline", *(f"{one.roofline:.3g}" for one in here)]]
+        lines += [[name, *(_cell(one.of(name)) for one in here)] for name in names]
+        lines.append(["ours / best bare loop in JAX", *(_cell(of_bare(one)) for one in here)])
+        title = f"{dtype}, {'a W each' if own else 'one W'}: ns per neuron and step, medians"
+        print_table(title, ["", *(f"n = {one.case.n}" for one in here)], lines)
+
+
+def _cell(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def print_answers(given: Sequence[Answer]) -> None:
+    """What was asked for."""
+    lines = [
+        [
+            f"{answer.question}: {answer.case}",
+            f"{answer.configured:.2f}",
+            f"{answer.plain:.2f}",
+            f"{'>=' if answer.at_least else '<='} {answer.wanted:g}",
+            answer.verdict,
+        ]
+        for answer in given
+    ]
+    print_table("Asked for", ["", "two flags", "no flags", "wanted", ""], lines)
+
+
+def left_out(names: Sequence[peers_fixed.Peer | peers_adaptive.Peer]) -> list[str]:
+    """A sentence for each peer that cannot run here."""
+    sentences = {}
+    for peer in names:
+        if peer.name == peers_fixed.IN_C:
+            sentences[peer.name] = "C and the roofline are left out: no gcc or cc is on the PATH."
+        else:
+            sentences[peer.module] = f"{peer.name} is left out: {peer.module} is not installed."
+    return list(sentences.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """Which cases and peers: tables among fixed and adaptive, kinds among shared, own and gains, words of names."""
+
+    tables: Sequence[str]
+    sizes: Sequence[int]
+    kinds: Sequence[str]
+    dtypes: Sequence[str]
+    only: Sequence[str]
+
+    def chosen(self, module: ModuleType) -> list[Any]:
+        """Those peers of a table that are wanted and can run; says which cannot."""
+        wanted = [peer for peer in module.peers() if not self.only or any(word in peer.name for word in self.only)]
+        for sentence in left_out([peer for peer in wanted if not module.present(peer)]):
+            say(sentence)
+        return [peer for peer in wanted if module.present(peer)]
+
+
+def measure(study: Study, wishes: Wishes, keep: Callable[[str, Any], None]) -> None:
+    """All cases, each printed and kept as soon as it is done."""
+    with apart.start() as process:
+        if "fixed" in wishes.tables:
+            chosen = wishes.chosen(peers_fixed)
+            for case in study.fixed_cases(wishes.sizes, wishes.dtypes, wishes.kinds):
+                found = peers_fixed.measure_case(case, chosen, study.rules, process)
+                print_case(found)
+                keep("fixed", found)
+        if "adaptive" in wishes.tables:
+            chosen = wishes.chosen(peers_adaptive)
+            for case in study.adaptive_cases(wishes.sizes, wishes.kinds):
+                found = peers_adaptive.measure_case(case, chosen, study.rules, process)
+                peers_adaptive.print_case(found)
+                keep("adaptive", found)
 
 
 def main(
     *,
     quick: bool = False,
     out: Path = OUT,
+    tables: list[str] | None = None,
     sizes: list[int] | None = None,
+    kinds: list[str] | None = None,
     dtypes: list[str] | None = None,
-    weights: list[str] | None = None,
     only: list[str] | None = None,
+    picture: bool = False,
 ) -> None:
     """Measure, print, and write OUT/peers.json.
 
@@ -76,25 +193,45 @@ def main(
     ----------
     quick
         Small sizes: a check that everything runs, no measurement.
+    tables
+        fixed, adaptive, or both.
+    sizes
+        Numbers of neurons, among 2, 8, 32 and 128.
+    kinds
+        shared (one W), own (a W each), gains (one W, gains of 0.1 to 30, adaptive steps only).
+    dtypes
+        float32, float64, or both, for fixed steps.
+    only
+        Words of which a peer's name must have one.
+    picture
+        Draw the figure of the README from all that OUT/peers.json knows.
     """
     study = QUICK if quick else FULL
-    record: dict[str, Any] = {"machine": harness.machine(), "study": study, "fixed": []}
-    chosen = [peer for peer in peers_fixed.peers() if not only or any(word in peer.name for word in only)]
-    for peer in chosen:
-        if not peers_fixed.present(peer):
-            say(f"{peer.name} is left out: {peer.module} is not installed.")
-    chosen = [peer for peer in chosen if peers_fixed.present(peer)]
-    with apart.start() as process:
-        record["machine"]["XLA_FLAGS of ours with flags"] = apart.flags_apart(process)
-        for dtype in dtypes or ["float32", "float64"]:
-            for weight in weights or ["shared", "own"]:
-                for n in sizes or list(study.shared):
-                    found = peers_fixed.measure_case(
-                        study.case(n, weight == "own", dtype), chosen, study.rules, process
-                    )
-                    print_case(found)
-                    record["fixed"].append(found)
-    harness.write_json(out / "peers.json", record)
+    wishes = Wishes(
+        tables or ("fixed", "adaptive"),
+        sizes or tuple(study.shared),
+        kinds or ("shared", "own", "gains"),
+        dtypes or ("float32", "float64"),
+        only or (),
+    )
+    path = out / "peers.json"
+    record = peers_record.read(path)
+    machine = harness.machine()
+
+    def keep(table: str, found: Any) -> None:
+        record[table][found.case.name] = found
+        record["machines"][found.case.name] = machine
+
+    say("lyapax finds Lyapunov spectra with fixed steps: here its sweep of trajectories stands among those alone.")
+    measure(study, wishes, keep)
+    fixed = list(record["fixed"].values())
+    given = answers(fixed)
+    print_summary(fixed)
+    print_answers(given)
+    harness.write_json(path, record | {"study": study, "answers": given})
+    if picture:
+        draw(fixed, PICTURE)
+        say(f"Wrote {PICTURE}.")
 
 
 if __name__ == "__main__":

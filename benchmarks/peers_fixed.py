@@ -16,22 +16,23 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.integrate import solve_ivp
 
 import jaxosc as jo
 
-from . import harness, reference
+from . import euler_loops, harness, reference
 from .apart import ApartJob
+from .bare_jax import bare
 from .harness import Job, Rules, Timing
-from .problems import Problem, own_problem_of, problem_of
+from .problems import Problem, own_problem_of, problem_of, true_states
 from .roofline import Limits, limits
 from .runners import by_diffrax
 
 DT = 2.0**-7
 """A power of two: float32 counts the steps exactly."""
 
-OURS, SPLITTING, C, FLAGS = "jo.simulate, ForwardEuler", "jo.simulate, PoissonSplitting(2)", "C", ", two flags"
-DIFFRAX, NAIVE = "diffrax Euler under vmap", "vmap(scan)"
+OURS, SPLITTING, IN_C, FLAGS = "jo.simulate, ForwardEuler", "jo.simulate, PoissonSplitting(2)", "C", ", two flags"
+DIFFRAX, NAIVE, NUMPY, TORCH = "diffrax Euler under vmap", "vmap(scan)", "NumPy loop", "torch eager"
+BARE, NUMBA, TORCHDIFFEQ = "bare loop in JAX", "numba, chunked", "torchdiffeq euler"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Peer:
     """One way to take the steps.
 
     **Attributes:** `make`, case to a function that gives the final states (members, n); `module`, what it needs;
-    `euler`, whether the steps are those of Euler; `apart`, whether it runs with the two flags; `patient`, whether its
-    time for a step does not depend on their number and so large a case may be cut short.
+    `euler`, whether the steps are those of Euler; `apart`, whether it runs with the two flags; `patient`, whether it
+    takes each step with all members, so that the time of a step does not depend on how many there are.
     """
 
     name: str
@@ -122,6 +123,19 @@ def naive(case: Case) -> Callable[[], Any]:
     return lambda: loop(matrix, starts)
 
 
+def looped(loop: Any, case: Case) -> Callable[[], Any]:
+    """A function of problem, dt and number of steps."""
+    run: Callable[[], Any] = loop(problem_for(case), DT, case.steps)
+    return run
+
+
+def in_numba(case: Case) -> Callable[[], Any]:
+    """A file of its own, since numba decorates while it is imported."""
+    from .numba_loops import by_numba
+
+    return looped(by_numba, case)
+
+
 def peers() -> list[Peer]:
     """All of them, ours first."""
     euler, splitting = jo.ForwardEuler(), jo.solvers.PoissonSplitting(2)
@@ -130,9 +144,18 @@ def peers() -> list[Peer]:
         Peer(OURS + FLAGS, functools.partial(simulated, euler), apart=True),
         Peer(SPLITTING, functools.partial(simulated, splitting), euler=False),
         Peer(SPLITTING + FLAGS, functools.partial(simulated, splitting), euler=False, apart=True),
-        Peer(C, in_c),
+        Peer(BARE, functools.partial(looped, bare)),
+        Peer(BARE + FLAGS, functools.partial(looped, bare), apart=True),
+        Peer(IN_C, in_c),
         Peer(DIFFRAX, diffrax_euler, "diffrax", patient=True),
         Peer(NAIVE, naive, patient=True),
+        Peer("lyapax sweep_trajectory", functools.partial(looped, euler_loops.by_lyapax), "lyapax", patient=True),
+        Peer(NUMPY, functools.partial(looped, euler_loops.by_numpy), "numpy", patient=True),
+        Peer(TORCH, functools.partial(looped, euler_loops.by_torch), "torch", patient=True),
+        Peer("torch, in place", functools.partial(looped, euler_loops.by_torch_in_place), "torch", patient=True),
+        Peer(TORCHDIFFEQ, functools.partial(looped, euler_loops.by_torchdiffeq), "torchdiffeq", patient=True),
+        Peer("torchode Euler", functools.partial(looped, euler_loops.by_torchode), "torchode", patient=True),
+        Peer(NUMBA, in_numba, "numba", patient=True),
     ]
 
 
@@ -201,21 +224,16 @@ def _errors(case: Case, states: np.ndarray) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=4)
 def references(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Of the checked members (checked, n): Euler's states in float64 by a loop in NumPy, and the true ones by DOP853."""
+    """Of the checked members (checked, n): Euler in float64, by NumPy, and the truth, by DOP853."""
     problem = problem_for(case).cast("float64")
     problem = problem.only(problem.checked)
     matrices = np.broadcast_to(problem.matrix, (len(problem.starts), case.n, case.n))
     euler = problem.starts
     for _ in range(case.steps):
         euler = euler + DT * np.einsum("mij,mj->mi", matrices, np.tanh(euler))
-    options = dict(method="DOP853", rtol=1e-12, atol=1e-12)
-    true = [
-        solve_ivp(lambda t, y, W=W: W @ np.tanh(y), (0, case.t1), y0, **options).y[:, -1]
-        for W, y0 in zip(matrices, problem.starts, strict=True)
-    ]
-    return euler, np.stack(true)
+    return euler, true_states(problem, case.t1)
 
 
 def present(peer: Peer) -> bool:
     """Whether what it needs is installed."""
-    return reference.compiler() is not None if peer.name == C else importlib.util.find_spec(peer.module) is not None
+    return reference.compiler() is not None if peer.name == IN_C else importlib.util.find_spec(peer.module) is not None

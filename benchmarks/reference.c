@@ -1,8 +1,9 @@
 /* Forward Euler on y' = W tanh(y), as fast as hand-written C makes it: what compiled programs are measured against.
 
-   Built for one size and one type: -DN=8 -DREAL=float (or double). Members are independent, so a few of them run
-   through all their steps before the next ones start, and everything that a step touches stays in cache or registers.
-   Vectors are GCC's (clang knows them too); how wide they are follows from the machine that it is compiled on. */
+   Built for one size and one type, -DN=8 -DREAL=float (or double), with the numbers of `rational_tanh.py`. Members are
+   independent, so a few of them run through all their steps before the next ones start, and everything that a step
+   touches stays in cache or registers. Vectors are GCC's (clang knows them too); how wide they are follows from the
+   machine that it is compiled on. */
 
 #include <string.h>
 
@@ -17,32 +18,12 @@ typedef REAL real;
 #endif
 
 #define WIDTH (BYTES / (int)sizeof(real))
-#define IS_DOUBLE (sizeof(real) == 8)
 
 typedef real vec __attribute__((vector_size(BYTES)));
 typedef __typeof__((vec){} < (vec){}) mask;
 
-/* tanh x = x P(x^2) / Q(x^2), clamped where tanh has rounded to 1. The coefficients are a fit of least relative error,
-   by repeatedly reweighted least squares in 70 digits: 3e-8 on |x| <= 8.5 (float), 3.5e-17 on |x| <= 18.5 (double).
-   An exponential would do too, but costs more in float and loses digits near zero. */
-
-static const real TOP_FLOAT[] = {0.999999968358316465, 0.129533747894620114, 0.00295765849866291012,
-                                 9.6092591084243549e-6, -1.38307545841363429e-8, 2.10289786635147938e-11};
-static const real BOTTOM_FLOAT[] = {1.0, 0.462866800320312891, 0.0239136733661877143, 0.000233232040266469745};
-static const real TOP_DOUBLE[] = {0.999999999999999966,    0.151883560889487437,    0.00598641300189854625,
-                                  0.0000940446854515590107, 6.89414919294435758e-7,  2.48065561704922674e-9,
-                                  4.28338919216924349e-12, 3.19170882711179405e-15, 7.87296375740502966e-19,
-                                  2.72210418212566419e-23};
-static const real BOTTOM_DOUBLE[] = {1.0,
-                                     0.485216894222820325,
-                                     0.0343920444095062723,
-                                     0.000830727560497369105,
-                                     8.81272143413772647e-6,
-                                     4.51910608818430912e-8,
-                                     1.13472623064892144e-10,
-                                     1.31330881903670692e-13,
-                                     5.91967250028147376e-17,
-                                     6.68550545032298164e-21};
+/* tanh x = x P(x^2) / Q(x^2), clamped where tanh has rounded to 1; the numbers come with the command line. */
+static const real TOP[] = {TANH_TOP}, BOTTOM[] = {TANH_BOTTOM};
 
 #define LENGTH(a) ((int)(sizeof(a) / sizeof((a)[0])))
 #define INLINE static inline __attribute__((always_inline))
@@ -65,13 +46,9 @@ INLINE vec polynomial(const real *coefficients, int length, vec x) {
 }
 
 INLINE vec tanh_of(vec x) {
-  x = clamped(x, IS_DOUBLE ? 18.5 : 8.5);
+  x = clamped(x, TANH_MOST);
   const vec square = x * x;
-  if (IS_DOUBLE)
-    return x * polynomial(TOP_DOUBLE, LENGTH(TOP_DOUBLE), square) /
-           polynomial(BOTTOM_DOUBLE, LENGTH(BOTTOM_DOUBLE), square);
-  return x * polynomial(TOP_FLOAT, LENGTH(TOP_FLOAT), square) /
-         polynomial(BOTTOM_FLOAT, LENGTH(BOTTOM_FLOAT), square);
+  return x * polynomial(TOP, LENGTH(TOP), square) / polynomial(BOTTOM, LENGTH(BOTTOM), square);
 }
 
 /* Members go across the vectors, GROUPS vectors at a time. */

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .rational_tanh import BOTTOM, MOST, TOP
+
 SOURCE = Path(__file__).with_name("reference.c")
 
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast", "-shared", "-fPIC")
@@ -30,7 +32,7 @@ def library(n: int, dtype: str) -> ctypes.CDLL:
     assert found is not None
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "reference.so"
-        command = [found, *FLAGS, f"-DN={n}", f"-DREAL={name}", str(SOURCE), "-o", str(target)]
+        command = [found, *FLAGS, *_numbers(dtype), f"-DN={n}", f"-DREAL={name}", str(SOURCE), "-o", str(target)]
         subprocess.run(command, check=True)
         loaded = ctypes.CDLL(str(target))
     array = np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS")
@@ -40,6 +42,12 @@ def library(n: int, dtype: str) -> ctypes.CDLL:
     loaded.tanh_turns.argtypes, loaded.tanh_turns.restype = [real, ctypes.c_long], real
     loaded.fma_turns.argtypes, loaded.fma_turns.restype = [real, real, ctypes.c_long], real
     return loaded
+
+
+def _numbers(dtype: str) -> list[str]:
+    """The coefficients of tanh as definitions for the compiler."""
+    top, bottom = (", ".join(map(repr, numbers[dtype])) for numbers in (TOP, BOTTOM))
+    return [f"-DTANH_TOP={top}", f"-DTANH_BOTTOM={bottom}", f"-DTANH_MOST={MOST[dtype]!r}"]
 
 
 def euler(matrix: np.ndarray, starts: np.ndarray, dt: float, num_steps: int) -> np.ndarray:

@@ -38,6 +38,22 @@ def simulated(solver: Any, adaptive: bool = False) -> Callable[[Problem], Runner
     return make
 
 
+def simulated_adaptively(solver: Any) -> Callable[[Problem], Runner]:
+    """The same with steps that follow a tolerance, the relative and the absolute one being equal."""
+
+    def make(problem: Problem) -> Runner:
+        starts, field = jnp.asarray(problem.starts), problem.field
+
+        def run(rtol: float, ts: np.ndarray) -> tuple[Any, Any]:
+            kept = None if len(ts) == 1 else ts
+            solution = jo.simulate(field, starts, t1=float(ts[-1]), ts=kept, solver=solver, rtol=rtol, atol=rtol)
+            return solution.ys, solution.stats["num_steps"]
+
+        return run
+
+    return make
+
+
 def euler_loop(problem: Problem) -> Runner:
     """The hand-written loop under `vmap` and `jit`; equal intervals between the times."""
     starts, field = jnp.asarray(problem.starts), problem.field
@@ -53,12 +69,13 @@ def euler_loop(problem: Problem) -> Runner:
     return run
 
 
-def by_diffrax(solver: Any, adaptive: bool = False) -> Callable[[Problem], Runner]:
+def by_diffrax(solver: Any, adaptive: bool = False, width: int | None = None) -> Callable[[Problem], Runner]:
     """`diffrax.diffeqsolve` under `vmap` and `jit`.
 
     At its best: failures as values (`throw=False`, `EQX_ON_ERROR=nan`); no bound on the steps (measured: an exact bound
     makes no forward run faster, and costs a compilation each); step size and tolerance traced; and only the end of an
-    interval saved, with a scan over the intervals, which begin with the mean step of the one before.
+    interval saved, with a scan over the intervals, which begin with the mean step of the one before. `width`: so many
+    members at a time, each with a network of its own; all at once if None.
     """
 
     def make(problem: Problem) -> Runner:
@@ -92,6 +109,8 @@ def by_diffrax(solver: Any, adaptive: bool = False) -> Callable[[Problem], Runne
                 _, (ys, steps) = jax.lax.scan(interval, (y0, first), durations)
                 return ys, jnp.sum(steps)
 
+            if width is not None:
+                return jax.lax.map(lambda both: one(*both), (matrix, starts), batch_size=width)
             return jax.vmap(one, in_axes=(0 if problem.is_own else None, 0))(matrix, starts)
 
         def run(setting: float, ts: np.ndarray) -> tuple[Any, Any]:
@@ -105,27 +124,35 @@ def by_diffrax(solver: Any, adaptive: bool = False) -> Callable[[Problem], Runne
 
 def by_scipy(problem: Problem) -> Runner:
     """SciPy's DOP853, member by member. Steps are evaluations over 12."""
-    matrix = problem.matrix
 
-    def velocity(t: float, y: np.ndarray) -> np.ndarray:
-        return matrix @ np.tanh(y)
+    def solved(matrix: np.ndarray, y0: np.ndarray, rtol: float, ts: np.ndarray) -> Any:
+        options = dict(method="DOP853", t_eval=ts, rtol=rtol, atol=rtol)
+        return solve_ivp(lambda t, y: matrix @ np.tanh(y), (0, ts[-1]), y0, **options)
+
+    matrices = np.broadcast_to(problem.matrix, (len(problem.starts), problem.n, problem.n))
 
     def run(rtol: float, ts: np.ndarray) -> tuple[Any, Any]:
-        options = dict(method="DOP853", t_eval=ts, rtol=rtol, atol=rtol)
-        solutions = [solve_ivp(velocity, (0, ts[-1]), y0, **options) for y0 in problem.starts]
+        solutions = [solved(matrix, y0, rtol, ts) for matrix, y0 in zip(matrices, problem.starts, strict=True)]
         return np.stack([solution.y.T for solution in solutions]), np.mean([s.nfev for s in solutions]) / 12
 
     return run
 
 
 def by_heyoka(problem: Problem) -> Runner:
-    """heyoka's Taylor integrator, members in batches as wide as the vector registers; what it compiles is kept."""
+    """heyoka's Taylor integrator, members in batches as wide as the vector registers; what it compiles is kept.
+
+    Weights that each member has for itself are run-time parameters.
+    """
     import heyoka
 
     n, width = problem.n, heyoka.recommended_simd_size()
     names = heyoka.make_vars(*[f"y{i}" for i in range(n)])
     active = [heyoka.tanh(name) for name in names]
-    rows = [heyoka.sum([float(problem.matrix[i, j]) * active[j] for j in range(n) if j != i]) for i in range(n)]
+
+    def entry(i: int, j: int) -> Any:
+        return heyoka.par[i * n + j] if problem.is_own else float(problem.matrix[i, j])
+
+    rows = [heyoka.sum([entry(i, j) * active[j] for j in range(n) if j != i]) for i in range(n)]
 
     @functools.cache
     def integrator(tol: float) -> Any:
@@ -140,6 +167,9 @@ def by_heyoka(problem: Problem) -> Runner:
             chosen = np.minimum(np.arange(begin, begin + width), members - 1)
             taylor.set_time(0.0)
             taylor.state[:] = problem.starts[chosen].T
+            if problem.is_own:
+                # The parameters end with the last one that the equations name.
+                taylor.pars[:] = problem.matrix[chosen].reshape(width, n * n).T[: len(taylor.pars)]
             for number, t in enumerate(ts):
                 taylor.propagate_until(float(t))
                 states[chosen, number] = taylor.state.T

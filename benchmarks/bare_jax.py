@@ -16,17 +16,17 @@ COLUMNS_UP_TO, OWN_COLUMNS_UP_TO = 11, 32
 """Up to this n a product is a sum of columns; beyond, a matrix product."""
 
 
-def chunk_width(n: int, is_own: bool, members: int) -> int:
+def chunk_width(n: int, is_own: bool) -> int:
     """How many members go together, the fastest of a few that were tried on one machine."""
     if is_own:
-        return 256 if n <= 4 else 64 if n <= 16 else 16 if n <= OWN_COLUMNS_UP_TO else 4
-    return 128 if n <= COLUMNS_UP_TO else members
+        return 256 if n <= 4 else 64 if n <= 16 else 8 if n <= OWN_COLUMNS_UP_TO else 4
+    return 128 if n <= COLUMNS_UP_TO else 1024
 
 
 def bare(problem: Problem, dt: float, num_steps: int) -> Callable[[], Any]:
     """Final states (members, n), by a function without arguments; whole chunks only."""
     n, members = problem.n, len(problem.starts)
-    width = min(chunk_width(n, problem.is_own, members), members)
+    width = min(chunk_width(n, problem.is_own), members)
     chunks = members // width
     by_columns = n <= (OWN_COLUMNS_UP_TO if problem.is_own else COLUMNS_UP_TO)
     starts = jnp.asarray(problem.starts[: chunks * width]).reshape(chunks, width, n)

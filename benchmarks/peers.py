@@ -159,8 +159,8 @@ class Wishes:
         return [peer for peer in wanted if module.present(peer)]
 
 
-def measure(study: Study, wishes: Wishes, keep: Callable[[str, Any], None]) -> None:
-    """All cases, each printed and kept as soon as it is done."""
+def measure(study: Study, wishes: Wishes, keep: Callable[[str, Any], None]) -> str:
+    """All cases, each printed and kept as soon as it is done; gives the flags of the second process."""
     with apart.start() as process:
         if "fixed" in wishes.tables:
             chosen = wishes.chosen(peers_fixed)
@@ -174,6 +174,7 @@ def measure(study: Study, wishes: Wishes, keep: Callable[[str, Any], None]) -> N
                 found = peers_adaptive.measure_case(case, chosen, study.rules, process)
                 peers_adaptive.print_case(found)
                 keep("adaptive", found)
+        return apart.flags_apart(process)
 
 
 def main(
@@ -223,7 +224,7 @@ def main(
         record["machines"][found.case.name] = machine
 
     say("lyapax finds Lyapunov spectra with fixed steps: here its sweep of trajectories stands among those alone.")
-    measure(study, wishes, keep)
+    machine["XLA_FLAGS apart"] = measure(study, wishes, keep)
     fixed = list(record["fixed"].values())
     given = answers(fixed)
     print_summary(fixed)

@@ -66,6 +66,73 @@ def test_gradients_run(fresh_python, tmp_path):
     assert "forward runs" in text
 
 
+PEERS = ("ForwardEuler", "C", "NumPy", "torchode", "SciPy")
+
+
+def test_peers_run(fresh_python, tmp_path, room):
+    options = [option for word in PEERS for option in ("--only", word)]
+    record, text = ran(fresh_python, tmp_path, "peers", "--kinds", "shared", "--dtypes", "float32", *options)
+    assert "lyapax finds Lyapunov spectra" in text
+    here = "float32, shared W, n = 2"
+    assert set(record["fixed"]) == {here}
+    rows = {row["name"]: row for row in record["fixed"][here]["rows"]}
+    assert {"jo.simulate, ForwardEuler", "jo.simulate, ForwardEuler, two flags", "NumPy loop"} <= set(rows)
+    # What is missing here (a compiler, torchode) is said, and nothing else.
+    assert ("C" in rows) != ("no gcc or cc" in text)
+    assert ("torchode Euler" in rows) != ("torchode is not installed" in text)
+    for row in rows.values():
+        assert row["nanoseconds"] > 0
+        assert row["rounding"] < 1e-5  # float32, 100 steps
+        assert 1e-4 < row["error"] < 1e-1  # that of Euler
+    assert "small_while_loop" in record["machines"][here]["XLA_FLAGS apart"]
+    (adaptive,) = record["adaptive"].values()
+    assert {row["name"] for row in adaptive["rows"]} <= {"SciPy DOP853", "torchode Tsit5"}
+    assert all(row["error"] < 1e-5 for row in adaptive["rows"])
+    # A later run of other cases begins with these.
+    kept = room("peers_record").read(tmp_path / "peers.json")
+    assert kept["fixed"][here].of("NumPy loop") == rows["NumPy loop"]["nanoseconds"]
+    assert kept["adaptive"][next(iter(record["adaptive"]))].rows[0].steps > 1
+
+
+@pytest.mark.slow
+def test_compile_time_runs(fresh_python, tmp_path):
+    record, text = ran(fresh_python, tmp_path, "compile_time")
+    empty, full = record["first"][:2]
+    assert empty["programs"] == full["programs"] > 0
+    assert full["parts"]["compile"] < 0.5 * empty["parts"]["compile"]
+    assert sum(empty["parts"].values()) < empty["seconds"]
+    assert "Wanted: at most 1 ms" in text
+
+
+class TestWanted:
+    @pytest.fixture
+    def found(self, room):
+        """A case of one W, n = 2, in which the peers of these names took so many ns."""
+        fixed, timing = room("peers_fixed"), room("harness").Timing((1.0,), (1.0,), 1.0)
+
+        def make(nanoseconds):
+            case = fixed.Case(2, False, "float32", 16, 100)
+            rows = [fixed.Row(name, case, ns, 0.0, 0.0, 0.0, timing) for name, ns in nanoseconds.items()]
+            return fixed.Found(case, fixed.Limits(tanh=0.2, gflops=80.0), rows)
+
+        return make
+
+    def test_ratios_and_verdicts(self, room, found):
+        fixed, wanted = room("peers_fixed"), room("peers_wanted")
+        ns = {fixed.OURS: 0.5, fixed.OURS + fixed.FLAGS: 0.4, fixed.SPLITTING: 1.5}
+        ns |= {fixed.SPLITTING + fixed.FLAGS: 1.0, fixed.IN_C: 0.3, fixed.DIFFRAX: 2.9}
+        answers = {answer.question: answer for answer in wanted.answers([found(ns)])}
+        c, roofline = answers["speed over C"], answers["speed over roofline"]
+        assert (c.configured, c.plain) == (pytest.approx(0.75), pytest.approx(0.6))
+        assert c.verdict == "missed by 1.20"
+        assert roofline.configured == pytest.approx((0.2 + 2 * 2 / 80) / 0.4)
+        assert answers["splitting over Euler"].configured == pytest.approx(2.5)
+        assert answers["splitting over Euler"].verdict == "reached"
+        assert answers[f"speed over {fixed.DIFFRAX}"].verdict == "reached"
+        # torch is not among them: no question, no answer.
+        assert len(answers) == 4
+
+
 class TestHarness:
     def test_rounds_are_interleaved_and_short_jobs_repeated(self, room):
         harness, seen = room("harness"), []

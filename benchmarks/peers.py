@@ -23,6 +23,7 @@ from . import apart, harness, peers_adaptive, peers_fixed, peers_record
 from .harness import Rules, print_table, say
 from .peers_fixed import Found
 from .peers_picture import draw
+from .peers_scaling import Scaling, measure_scaling, print_scaling
 from .peers_wanted import Answer, answers, of_bare
 
 OUT = Path("build/benchmarks")
@@ -170,11 +171,19 @@ def measure(study: Study, wishes: Wishes, keep: Callable[[str, Any], None]) -> s
                 keep("fixed", found)
         if "adaptive" in wishes.tables:
             chosen = wishes.chosen(peers_adaptive)
+            say("lyapax sweeps with fixed steps alone, and is not among the adaptive ones.")
             for case in study.adaptive_cases(wishes.sizes, wishes.kinds):
                 found = peers_adaptive.measure_case(case, chosen, study.rules, process)
                 peers_adaptive.print_case(found)
                 keep("adaptive", found)
         return apart.flags_apart(process)
+
+
+def scaled(study: Study, wishes: Wishes) -> list[Scaling]:
+    """Printed too; on request only, since it needs a machine of which all cores are free."""
+    found = measure_scaling(study.fixed_cases(wishes.sizes, ("float32",), ("shared",)), study.rules)
+    print_scaling(found)
+    return found
 
 
 def main(
@@ -195,7 +204,7 @@ def main(
     quick
         Small sizes: a check that everything runs, no measurement.
     tables
-        fixed, adaptive, or both.
+        fixed and adaptive (the default), scaling (two cores against one, on an idle machine).
     sizes
         Numbers of neurons, among 2, 8, 32 and 128.
     kinds
@@ -223,12 +232,14 @@ def main(
         record[table][found.case.name] = found
         record["machines"][found.case.name] = machine
 
-    say("lyapax finds Lyapunov spectra with fixed steps: here its sweep of trajectories stands among those alone.")
     machine["XLA_FLAGS apart"] = measure(study, wishes, keep)
+    if "scaling" in wishes.tables:
+        record["scaling"] = scaled(study, wishes)
     fixed = list(record["fixed"].values())
     given = answers(fixed)
     print_summary(fixed)
-    print_answers(given)
+    if given:
+        print_answers(given)
     harness.write_json(path, record | {"study": study, "answers": given})
     if picture:
         draw(fixed, PICTURE)

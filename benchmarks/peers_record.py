@@ -11,10 +11,10 @@ from .harness import Timing
 TABLES: dict[str, ModuleType] = {"fixed": peers_fixed, "adaptive": peers_adaptive}
 
 
-def read(path: Path) -> dict[str, dict[str, Any]]:
+def read(path: Path) -> dict[str, Any]:
     """By table the cases that were measured, by name, and by name of case the machine; empty where there is no file."""
     known = json.loads(path.read_text()) if path.is_file() else {}
-    record: dict[str, dict[str, Any]] = {"machines": known.get("machines", {})}
+    record: dict[str, Any] = {"machines": known.get("machines", {}), "scaling": known.get("scaling", [])}
     for table, module in TABLES.items():
         record[table] = {name: _found(module, found) for name, found in known.get(table, {}).items()}
     return record

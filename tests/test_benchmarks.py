@@ -72,7 +72,7 @@ PEERS = ("ForwardEuler", "C", "NumPy", "torchode", "SciPy")
 def test_peers_run(fresh_python, tmp_path, room):
     options = [option for word in PEERS for option in ("--only", word)]
     record, text = ran(fresh_python, tmp_path, "peers", "--kinds", "shared", "--dtypes", "float32", *options)
-    assert "lyapax finds Lyapunov spectra" in text
+    assert "lyapax sweeps with fixed steps" in text
     here = "float32, shared W, n = 2"
     assert set(record["fixed"]) == {here}
     rows = {row["name"]: row for row in record["fixed"][here]["rows"]}

@@ -4,9 +4,10 @@
 
 Each first call is made in a process of its own, once with an empty cache of compiled programs on disk and once with
 what the first has left there. The parts are those that JAX reports: tracing Python, lowering to StableHLO, compiling by
-XLA (or reading from the cache); what is left is our Python and the run itself, a few steps only.
+XLA (or reading from the cache); what is left is our Python and the run itself, a few steps only. A trace within a trace
+is counted in both, so the rest can come out too small.
 
-The full run takes about three minutes of one core.
+The full run takes about four minutes of one core.
 """
 
 import concurrent.futures

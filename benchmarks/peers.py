@@ -83,9 +83,9 @@ def print_case(found: Found) -> None:
             row.name,
             f"{row.nanoseconds:.3g}",
             f"{100 * row.spread:.0f} %",
-            f"{row.nanoseconds / c:.2f}",
-            f"{row.nanoseconds / roofline:.2f}",
-            "-" if math.isnan(row.rounding) else f"{row.rounding:.0e}",
+            _cell(row.nanoseconds / c, ".2f"),
+            _cell(row.nanoseconds / roofline, ".2f"),
+            _cell(row.rounding, ".0e"),
             f"{row.error:.0e}",
             f"{row.timing.warm_up:.1f} s",
         ]
@@ -93,7 +93,7 @@ def print_case(found: Found) -> None:
     ]
     case = found.case
     title = (
-        f"{case.name}: {case.members:,} members, {case.steps:,} steps; roofline {roofline:.3g} ns."
+        f"{case.name}: {case.members:,} members, {case.steps:,} steps; roofline {_cell(roofline)} ns."
         " ns per neuron and step; rounding: from Euler in float64; error: from the true states"
     )
     columns = ["", "ns", "spread", "/ C", "/ roofline", "rounding", "error", "first call"]
@@ -105,15 +105,15 @@ def print_summary(found: Sequence[Found]) -> None:
     for dtype, own in sorted({(one.case.dtype, one.case.own) for one in found}):
         here = [one for one in found if (one.case.dtype, one.case.own) == (dtype, own)]
         names = list(dict.fromkeys(row.name for one in here for row in one.rows))
-        lines = [["roofline", *(f"{one.roofline:.3g}" for one in here)]]
+        lines = [["roofline", *(_cell(one.roofline) for one in here)]]
         lines += [[name, *(_cell(one.of(name)) for one in here)] for name in names]
         lines.append(["ours / best bare loop in JAX", *(_cell(of_bare(one)) for one in here)])
         title = f"{dtype}, {'a W each' if own else 'one W'}: ns per neuron and step, medians"
         print_table(title, ["", *(f"n = {one.case.n}" for one in here)], lines)
 
 
-def _cell(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3g}"
+def _cell(value: float, form: str = ".3g") -> str:
+    return "-" if math.isnan(value) else format(value, form)
 
 
 def print_answers(given: Sequence[Answer]) -> None:
@@ -131,15 +131,11 @@ def print_answers(given: Sequence[Answer]) -> None:
     print_table("Asked for", ["", "two flags", "no flags", "wanted", ""], lines)
 
 
-def left_out(names: Sequence[peers_fixed.Peer | peers_adaptive.Peer]) -> list[str]:
-    """A sentence for each peer that cannot run here."""
-    sentences = {}
-    for peer in names:
-        if peer.name == peers_fixed.IN_C:
-            sentences[peer.name] = "C and the roofline are left out: no gcc or cc is on the PATH."
-        else:
-            sentences[peer.module] = f"{peer.name} is left out: {peer.module} is not installed."
-    return list(sentences.values())
+def why_left_out(peer: peers_fixed.Peer | peers_adaptive.Peer) -> str:
+    """A sentence for a peer that cannot run here."""
+    if peer.name == peers_fixed.IN_C:
+        return "C and the roofline are left out: no gcc or cc is on the PATH."
+    return f"{peer.name} is left out: {peer.module} is not installed."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,9 +151,11 @@ class Wishes:
     def chosen(self, module: ModuleType) -> list[Any]:
         """Those peers of a table that are wanted and can run; says which cannot."""
         wanted = [peer for peer in module.peers() if not self.only or any(word in peer.name for word in self.only)]
-        for sentence in left_out([peer for peer in wanted if not module.present(peer)]):
-            say(sentence)
-        return [peer for peer in wanted if module.present(peer)]
+        present = [peer for peer in wanted if module.present(peer)]
+        for peer in wanted:
+            if peer not in present:
+                say(why_left_out(peer))
+        return present
 
 
 def measure(study: Study, wishes: Wishes, keep: Callable[[str, Any], None]) -> str:

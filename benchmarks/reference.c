@@ -26,6 +26,8 @@ typedef __typeof__((vec){} < (vec){}) mask;
 static const real TOP[] = {TANH_TOP}, BOTTOM[] = {TANH_BOTTOM};
 
 #define LENGTH(a) ((int)(sizeof(a) / sizeof((a)[0])))
+_Static_assert(N <= 4 || (N <= 16 ? N % 4 : N % WIDTH) == 0, "whole groups of rows, and whole vectors of large W");
+
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE vec spread(real x) { return (vec){} + x; }
@@ -51,8 +53,9 @@ INLINE vec tanh_of(vec x) {
   return x * polynomial(TOP, LENGTH(TOP), square) / polynomial(BOTTOM, LENGTH(BOTTOM), square);
 }
 
-/* Members go across the vectors, GROUPS vectors at a time. */
-#define GROUPS 4
+/* Members go across the vectors, GROUPS vectors at a time: enough to hide how long a tanh takes, few enough for the
+   sums of some rows to stay in registers. */
+#define GROUPS (N <= 4 ? 8 : 4)
 #define LANES (GROUPS * WIDTH)
 
 typedef vec block[N][GROUPS];
@@ -78,14 +81,25 @@ INLINE void activate(block t, const block y) {
   /* Not unrolled over i: with all of them in sight the compiler interleaves what does not fit the registers. */
 #pragma GCC unroll 1
   for (int i = 0; i < N; i++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int g = 0; g < GROUPS; g++) t[i][g] = tanh_of(y[i][g]);
 }
 
-/* So many rows at a time: their sums, and a vector of each group, fill the registers. */
-#define ROWS (N < 4 ? N : 4)
+/* Beyond that so many rows at a time (N is a multiple): their sums and a vector of each group fill the registers. */
+#define ROWS 4
 
 INLINE void add_product(block y, const real *w, const block t, real dt) {
+#if N <= 4
+#pragma GCC unroll 8
+  for (int g = 0; g < GROUPS; g++)
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) {
+      vec sum = w[i * N] * t[0][g];
+#pragma GCC unroll 4
+      for (int j = 1; j < N; j++) sum += w[i * N + j] * t[j][g];
+      y[i][g] += dt * sum;
+    }
+#else
   for (int i = 0; i < N; i += ROWS) {
     vec sum[ROWS][GROUPS];
 #pragma GCC unroll 4
@@ -103,6 +117,7 @@ INLINE void add_product(block y, const real *w, const block t, real dt) {
 #pragma GCC unroll 4
       for (int g = 0; g < GROUPS; g++) y[i + r][g] += dt * sum[r][g];
   }
+#endif
 }
 
 /* One W (N, N) for all; y0 and out (members, N). */

@@ -47,6 +47,7 @@ def _panel(axes: Axes, found: Sequence[Found]) -> None:
     for mark, (name, label) in zip(marks(len(SHOWN), dark=False), SHOWN.items(), strict=True):
         ours = name.startswith(OURS)
         look = dict(color=mark.color, marker=mark.marker, fillstyle="full" if ours else "none")
+        look["linestyle"] = "-" if ours or name == IN_C else "--"
         axes.loglog(sizes, [one.of(name) for one in found], label=label, linewidth=2.0 if ours else 1.1, **look)
     axes.set_xticks(sizes, [str(n) for n in sizes], minor=False)
     axes.minorticks_off()

@@ -23,13 +23,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxosc._cpu import with_settings
-
 PACKAGES = ("jaxosc", "jax", "jaxlib", "equinox", "diffrax", "optimistix", "lineax", "numpy", "scipy", "heyoka")
 PEERS = ("torch", "torchdiffeq", "torchode", "numba", "lyapax")
 
 SETTINGS = {
-    "XLA_FLAGS": with_settings(os.environ.get("XLA_FLAGS", "")),  # what `jo.configure_cpu()` sets, for everybody
     "EQX_ON_ERROR": "nan",  # Diffrax at its documented best: no host callback in the compiled program
     "JAX_ENABLE_X64": "1",
     "MPLBACKEND": "Agg",

@@ -1,14 +1,13 @@
 """The fixed-step loop as one kernel for a GPU or TPU: a tile of lanes stays on the chip from its first step to its last.
 
-Left to XLA every operation of every step is a kernel of its own, and states travel to memory and back between them.
-Here one Pallas kernel (Triton on NVIDIA, Mosaic on TPU) holds the whole loop. It is made from the engine's own `Run`,
-see rows.py, so steppers, reducers and the treatment of lanes that leave exist once; only the stride, in which a tile
-looks at all of its lanes, is written again. The start and the end of a run are the engine's own, outside the kernel.
+Left to XLA every operation of a step is a kernel of its own there, and all states travel to memory and back between
+two of them. Here one Pallas kernel (Triton on NVIDIA, Mosaic on TPU) holds the whole loop with its reducers. It is made
+from the engine's own functions (row_functions.py), so it runs what the engine runs; the start of a run and its end are
+the engine's own, outside of the kernel.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -19,16 +18,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as mosaic, triton
 from jaxtyping import Array, Float
 
-from .._results import Result
 from ..solvers import Lanes
 from ..solvers.lanes import own_axes
 from .engine import DEFAULT_ESCAPE_NORM, LaneRun, Loop, Run
-from .reducers import SAMPLE_EVERY, AbstractReducer
-from .rows import Load, RowFunction, fetched, in_rows, one_row, spread
-from .steppers import stepper_of
-
-COLUMNS = 128
-"""Lanes side by side in a tile: a row of a TPU's registers, and the threads of four warps."""
+from .kernel_loop import Programs, march_tile
+from .leaves import Leaf
+from .reducers import AbstractReducer
+from .rows import NotInRows, Table, one_row
+from .steppers import EulerStepper, SplittingStepper, stepper_of
 
 KEPT_ENTRIES = 64
 """Up to this many entries of W stay in registers; more are fetched where they are used."""
@@ -36,44 +33,103 @@ KEPT_ENTRIES = 64
 
 @dataclasses.dataclass(frozen=True)
 class Platform:
-    """What differs from chip to chip: lanes in a tile, where numbers shared by all lanes lie, options, what is missing."""
+    """What differs from chip to chip.
 
-    tile: tuple[int, int]
-    shared: Any
-    options: Any
+    **Attributes:**
+
+    - `tile`: the lanes of a tile where states are rows; `stack_bytes`: the size of a state where they are stacks.
+    - `rows_up_to`: beyond this n states are stacks; `most_neurons`: beyond this n there is no kernel.
+    - `dtypes`: of the states; `missing`: operations that its compiler lacks.
+    - `shared`: where the numbers lie that all lanes share.
+    - `hoists`: the compiler fetches everything before a loop, if it can, until registers overflow.
+    """
+
+    tile: tuple[int, ...]
+    stack_bytes: int
+    rows_up_to: int
+    most_neurons: int
+    dtypes: tuple[str, ...]
     missing: frozenset[str]
+    shared: Any
+    hoists: bool
+
+    def tile_of(self, padded: int | None, dtype: Any) -> tuple[int, ...]:
+        """The shape of a tile."""
+        return self.tile if padded is None else (self.stack_bytes // (padded * np.dtype(dtype).itemsize),)
+
+    def options(self, stacked: bool) -> Any:
+        """What its compiler is told."""
+        if self.hoists:
+            # A stack in one warp: its rows are summed without leaving the warp.
+            return triton.CompilerParams(num_warps=1 if stacked else 4, num_stages=1)
+        # The states of 1,024 lanes with a W of their own at n = 64 take 16 MiB, held twice; the default is 16.
+        return mosaic.CompilerParams(dimension_semantics=("parallel",), vmem_limit_bytes=100 * 2**20)
 
 
 PLATFORMS = {
-    "cuda": Platform((1, COLUMNS), pl.BlockSpec(), triton.CompilerParams(num_warps=4, num_stages=1), frozenset({"erf"})),
+    "cuda": Platform(
+        tile=(128,),
+        stack_bytes=2048,
+        rows_up_to=8,
+        most_neurons=64,
+        dtypes=("float32", "float64"),
+        missing=frozenset({"erf"}),
+        shared=pl.BlockSpec(),
+        hoists=True,
+    ),
     "tpu": Platform(
-        (8, COLUMNS),
-        pl.BlockSpec(memory_space=mosaic.SMEM),
-        mosaic.CompilerParams(dimension_semantics=("parallel",), vmem_limit_bytes=100 * 2**20),
-        frozenset({"atan"}),
+        tile=(8, 128),
+        stack_bytes=0,
+        rows_up_to=64,
+        most_neurons=64,
+        dtypes=("float32",),
+        missing=frozenset({"atan"}),
+        shared=pl.BlockSpec(memory_space=mosaic.SMEM),
+        hoists=False,
     ),
 }
 
 
-class Pace(eqx.Module):
-    """The course of a tile: its loop, and what it is about to do again (as in the engine)."""
+def platform_here() -> str | None:
+    """The name in `PLATFORMS` of the default backend, None without a kernel for it."""
+    backend = jax.default_backend()
+    if backend == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower():
+        return "cuda"
+    return backend if backend in PLATFORMS else None
 
-    loop: Any
-    again_until: Any
-    suspects: Any
-    going: Any
+
+def has_kernel(
+    lanes: Lanes, y0: Float[Array, "n lanes"], solver: Any, reducers: tuple[AbstractReducer, ...], platform: str
+) -> bool:
+    """Whether `run_lanes_in_kernel` can run this: Euler or plain Poisson splitting, without a drive.
+
+    Activations and reducers may be anything that is elementwise in the lanes and made of operations that rows know.
+    """
+    chip, stepper = PLATFORMS[platform], stepper_of(solver)
+    plain = isinstance(stepper, EulerStepper) or (
+        isinstance(stepper, SplittingStepper) and not stepper.solver.compensated and not stepper.solver.lattice
+    )
+    fits = lanes.size <= chip.most_neurons * 4 // y0.dtype.itemsize
+    if not plain or lanes.drive is not None or not fits or str(y0.dtype) not in chip.dtypes:
+        return False
+    leaves, tree = jax.tree.flatten((lanes, y0, solver, reducers))
+    if not all(eqx.is_array(leaf) for leaf in leaves):
+        return False
+    return _can_be_made(tree, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves), platform)
 
 
-class Programs:
-    """The parts of a step, for rows of lanes."""
+@functools.lru_cache(maxsize=256)
+def _can_be_made(tree: Any, shapes: tuple[jax.ShapeDtypeStruct, ...], platform: str) -> bool:
+    def make(arguments: Any) -> None:
+        lanes, y0, solver, reducers = arguments
+        run = _run_of(lanes, solver, reducers, (0.0, 0.1, 1.0), y0.dtype)
+        _Plan(run, run.start(y0), PLATFORMS[platform])
 
-    def __init__(self, run: Run, loop: Loop, missing: frozenset[str]) -> None:
-        leaving = jax.ShapeDtypeStruct((1,), bool)
-        make = functools.partial(RowFunction, missing=missing)
-        self.glide = make(lambda run, loop: run.glide(loop), run, loop)
-        self.sample = make(lambda run, loop: run.sample(loop), run, loop)
-        self.outside = make(lambda run, loop: run.outside(loop), run, loop)
-        self.settled = make(lambda run, *rest: run.settled(*rest), run, loop, loop, leaving)
+    try:
+        jax.eval_shape(make, jax.tree.unflatten(tree, shapes))
+    except NotInRows:
+        return False
+    return True
 
 
 def run_lanes_in_kernel(
@@ -86,166 +142,110 @@ def run_lanes_in_kernel(
     dt: Any,
     num_steps: Any,
     escape_norm: Any = DEFAULT_ESCAPE_NORM,
-    platform: str = "cuda",
+    platform: str | None = None,
     interpret: bool = False,
 ) -> LaneRun:
-    """As `run_lanes`."""
-    chip = PLATFORMS[platform]
-    scalars = [jnp.asarray(value, y0.dtype) for value in (t0, dt, escape_norm)]
-    run = Run(lanes, stepper_of(solver), reducers, *scalars)
-    loop = Run(lanes.prepared(), run.stepper, reducers, *scalars).start(y0)
-    run_axes = eqx.tree_at(lambda run: run.lanes, jax.tree.map(lambda _: None, run), own_axes(lanes))
-    shared_axes = jax.tree.leaves(run_axes, is_leaf=lambda leaf: leaf is None)
-    run_leaves, run_tree = jax.tree.flatten(run)
-    own = [axis is not None for axis in shared_axes]
-    loop = eqx.tree_at(lambda loop: loop.result, loop, loop.result.astype(jnp.int32))
-    loop_leaves, loop_tree = jax.tree.flatten(loop)
-    assert loop_leaves[0].shape == ()
-    count = y0.shape[-1]
-    programs = Programs(
-        jax.tree.unflatten(run_tree, [_one_lane(leaf) if mine else leaf for leaf, mine in zip(run_leaves, own)]),
-        jax.tree.unflatten(loop_tree, [loop_leaves[0], *map(_one_lane, loop_leaves[1:])]),
-        chip.missing,
-    )
-    per_tile = chip.tile[0] * chip.tile[1]
-    tiles = -(-count // per_tile)
+    """As `run_lanes` without saving, for what `has_kernel` allows; not differentiable.
 
-    def tiled(array):
-        padded = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, tiles * per_tile - count)])
-        return padded.reshape(*array.shape[:-1], tiles * chip.tile[0], chip.tile[1])
+    States agree with those of `run_lanes` up to the order of summation. Lanes may be any number: the last tile is filled
+    up with networks at rest.
 
-    def block(array):
-        lead = array.shape[:-1]
-        return pl.BlockSpec((*lead, *chip.tile), lambda k: (*(0 for _ in lead), k, 0))
-
-    inputs = [tiled(leaf) if mine else jnp.ravel(leaf) for leaf, mine in zip(run_leaves, own)]
-    specs = [block(leaf) if mine else chip.shared for leaf, mine in zip(run_leaves, own)]
-    states = [tiled(leaf) for leaf in loop_leaves[1:]]
-    state_specs = [block(leaf) for leaf in loop_leaves[1:]]
-    until = jnp.asarray(num_steps, jnp.int32)[None]
-
-    def kernel(*refs):
-        until_ref, refs = refs[0], refs[1:]
-        run_refs, refs = refs[: len(inputs)], refs[len(inputs) :]
-        state_refs, out_refs = refs[: len(states)], refs[len(states) :]
-        keep = lanes.size**2 <= KEPT_ENTRIES
-        rows_of_run = jax.tree.unflatten(
-            run_tree,
-            [
-                _rows_of(ref, leaf.shape, mine, keep or leaf.ndim < 2)
-                for ref, leaf, mine in zip(run_refs, run_leaves, own)
-            ],
-        )
-        loop = jax.tree.unflatten(
-            loop_tree,
-            [one_row(jnp.int32(0)), *(_rows_of(ref, leaf.shape, True, True) for ref, leaf in zip(state_refs, loop_leaves[1:]))],
-        )
-        end = march(programs, rows_of_run, loop, until_ref[0], chip.tile)
-        for ref, rows in zip(out_refs, jax.tree.leaves(end)[1:]):
-            for index in np.ndindex(*rows.shape[:-1]):
-                ref[index] = spread(rows[(*index, 0)], chip.tile)
-
-    ends = pl.pallas_call(
-        kernel,
-        grid=(tiles,),
-        in_specs=[chip.shared, *specs, *state_specs],
-        out_specs=state_specs,
-        out_shape=[jax.ShapeDtypeStruct(s.shape, s.dtype) for s in states],
-        compiler_params=None if interpret else chip.options,
-        interpret=interpret,
-        name="fixed_steps",
-    )(until, *inputs, *states)
-    ends = [e.reshape(*leaf.shape[:-1], -1)[..., :count] for e, leaf in zip(ends, loop_leaves[1:])]
-    loop = jax.tree.unflatten(loop_tree, [until[0], *ends])
-    loop = eqx.tree_at(lambda loop: loop.result, loop, loop.result.astype(jnp.int8))
-    return Run(lanes.prepared(), run.stepper, reducers, *scalars).finish(loop, None)
+    **Arguments:** `platform`, "cuda" or "tpu", the default backend if None; `interpret`, evaluate the kernel anywhere,
+    slowly. **Raises:** `NotInRows` for what `has_kernel` excludes.
+    """
+    chip = PLATFORMS[platform or platform_here() or "cuda"]
+    run = _run_of(lanes, solver, reducers, (t0, dt, escape_norm), y0.dtype)
+    ready = eqx.tree_at(lambda run: run.lanes, run, lanes.prepared())
+    plan = _Plan(run, ready.start(y0), chip)
+    ends = plan.call(jnp.asarray(num_steps, jnp.int32), interpret)
+    return ready.finish(ends, None)
 
 
-def _one_lane(leaf):
-    return jax.ShapeDtypeStruct((*leaf.shape[:-1], 1), leaf.dtype)
+def _run_of(lanes: Lanes, solver: Any, reducers: Any, scalars: tuple[Any, Any, Any], dtype: Any) -> Run:
+    t0, dt, escape_norm = (jnp.asarray(value, dtype) for value in scalars)
+    return Run(lanes, stepper_of(solver), reducers, t0, dt, escape_norm)
 
 
-def _rows_of(ref, shape, own, keep):
-    if own:
-        load = lambda index: Load(lambda: ref[index[:-1]])
-        shape = (*shape[:-1], 1)
-    else:
-        load = lambda index: Load(lambda: ref[int(np.ravel_multi_index(index, shape)) if shape else 0])
-    return in_rows(shape, lambda index: fetched(load(index)) if keep else load(index))
+def _own_leaves(run: Run) -> list[bool]:
+    """Which leaves of a run differ from lane to lane."""
+
+    def of_part(axis: int | None, array: Any) -> bool | None:
+        return None if array is None else axis is not None
+
+    of_lanes = jax.tree.map(of_part, own_axes(run.lanes), run.lanes, is_leaf=lambda leaf: leaf is None)
+    flags = eqx.tree_at(lambda run: run.lanes, jax.tree.map(lambda _: False, run), of_lanes)
+    return jax.tree.leaves(flags)
 
 
-def march(programs, run, loop, until, tile):
-    def flat(pace):
-        return tuple(fetched(v) for array in jax.tree.leaves(pace) for v in array.flat)
+class _Plan:
+    """A run and its start, laid out in tiles."""
 
-    start = Pace(loop, one_row(jnp.int32(0)), one_row(jnp.zeros(tile, jnp.int32)), one_row(jnp.int32(1)))
-    tree = jax.tree.structure(start)
-    shapes = [a.shape for a in jax.tree.leaves(start)]
-    scalar = [np.shape(v) == () for v in flat(start)]
+    def __init__(self, run: Run, loop: Loop, chip: Platform) -> None:
+        size, dtype = run.lanes.size, loop.x.dtype
+        padded = None if size <= chip.rows_up_to else 1 << (size - 1).bit_length()
+        self.chip, self.padded, self.tile = chip, padded, chip.tile_of(padded, dtype)
+        self.count = loop.x.shape[-1]
+        self.run, self.run_tree = jax.tree.flatten(run)
+        own = _own_leaves(run)
+        # Codes of results as wide as a register. The number of the step, first of all leaves, is the same for all.
+        loop = eqx.tree_at(lambda loop: loop.result, loop, loop.result.astype(jnp.int32))
+        (_, *self.loop), self.loop_tree = jax.tree.flatten(loop)
+        self.run_leaves = [Leaf.of(array, mine, size, padded) for array, mine in zip(self.run, own, strict=True)]
+        self.loop_leaves = [Leaf.of(array, True, size, padded) for array in self.loop]
+        one_run = jax.tree.unflatten(self.run_tree, [leaf.one_lane for leaf in self.run_leaves])
+        step = jax.ShapeDtypeStruct((), jnp.int32)
+        one_loop = jax.tree.unflatten(self.loop_tree, [step, *(leaf.one_lane for leaf in self.loop_leaves)])
+        self.programs = Programs(one_run, one_loop, stacked=padded is not None, missing=chip.missing)
 
-    def unflat(values):
-        values = iter(values)
-        return jax.tree.unflatten(tree, [in_rows(shape, lambda _: next(values)) for shape in shapes])
+    def call(self, num_steps: Array, interpret: bool) -> Loop:
+        """The loop after `num_steps` steps."""
+        tile, shared = self.tile, self.chip.shared
+        tiles = -(-self.count // int(np.prod(tile)))
+        lay_out = functools.partial(Leaf.laid_out, tiles=tiles, tile=tile)
+        networks = list(map(lay_out, self.run_leaves, self.run))
+        states = list(map(lay_out, self.loop_leaves, self.loop))
+        series = [jnp.asarray(one) for one in self.programs.glide.series]
+        state_specs = [leaf.spec(tile, shared) for leaf in self.loop_leaves]
+        network_specs = [leaf.spec(tile, shared) for leaf in self.run_leaves]
+        ends = pl.pallas_call(
+            functools.partial(self.kernel, len(series)),
+            grid=(tiles,),
+            in_specs=[shared, *(shared for _ in series), *network_specs, *state_specs],
+            out_specs=state_specs,
+            out_shape=[jax.ShapeDtypeStruct(array.shape, array.dtype) for array in states],
+            compiler_params=None if interpret else self.chip.options(self.padded is not None),
+            interpret=interpret,
+            name="fixed_steps",
+        )(num_steps[None], *series, *networks, *states)
+        ends = [leaf.taken_back(array, self.count) for leaf, array in zip(self.loop_leaves, ends, strict=True)]
+        loop = jax.tree.unflatten(self.loop_tree, [num_steps, *ends])
+        return eqx.tree_at(lambda loop: loop.result, loop, loop.result.astype(jnp.int8))
 
-    def same(values):
-        return tuple(v if s else spread(v, tile) for v, s in zip(values, scalar))
+    def kernel(self, tables: int, until: Any, *refs: Any) -> None:
+        """What runs for each tile."""
+        series, refs = refs[:tables], refs[tables:]
+        networks, refs = refs[: len(self.run)], refs[len(self.run) :]
+        states, ends = refs[: len(self.loop)], refs[len(self.loop) :]
+        kept = [
+            leaf.rows(ref) if leaf.entries <= KEPT_ENTRIES or not leaf.is_matrix else None
+            for leaf, ref in zip(self.run_leaves, networks, strict=True)
+        ]
 
-    def unfinished(values):
-        pace = unflat(values)
-        return (pace.loop.step[()] < until) & (pace.going[()] > 0)
+        def run_at(moment: Any) -> Run:
+            moment = moment if self.chip.hoists else None
+            rows = [
+                leaf.loads(ref, moment) if rows is None else rows
+                for rows, leaf, ref in zip(kept, self.run_leaves, networks, strict=True)
+            ]
+            return jax.tree.unflatten(self.run_tree, rows)
 
-    def loop_with(pace, loop):
-        return Pace(loop, pace.again_until, pace.suspects, pace.going)
-
-    def stride(values):
-        pace = unflat(values)
-        before = pace.loop
-        step = before.step[()]
-        again = step < pace.again_until[()]
-        target = jnp.where(again, step + 1, jnp.minimum((step // SAMPLE_EVERY + 1) * SAMPLE_EVERY, until))
-
-        def glide(_, values):
-            pace = unflat(values)
-            return same(flat(loop_with(pace, programs.glide(run, pace.loop))))
-
-        after = unflat(jax.lax.fori_loop(step, target, glide, values)).loop
-        outside = fetched(programs.outside(run, after)[0])
-        back = _any(outside) & ~again & (target > step + 1)
-        leaving = outside & ((pace.suspects[()] > 0) | ~jnp.broadcast_to(again, tile))
-        row = np.empty((1,), object)
-        row[0] = leaving
-        settled = programs.settled(run, before, after, row)
-        pick = lambda new, old: one_row_like(new, old, back, tile)
-        loop = jax.tree.map(pick, settled, before)
-        going = _any(fetched(loop.result[0]) == Result.successful).astype(jnp.int32)
-        pace = Pace(
-            loop,
-            one_row(jnp.where(back, target, pace.again_until[()])),
-            one_row(jnp.where(jnp.broadcast_to(back, tile), outside.astype(jnp.int32), pace.suspects[()])),
-            one_row(going),
-        )
-        values = same(flat(pace))
-        due = ~back & (loop.step[()] % SAMPLE_EVERY == 0)
-
-        def sample(values):
-            pace = unflat(values)
-            return same(flat(loop_with(pace, programs.sample(run, pace.loop))))
-
-        return jax.lax.cond(due, sample, lambda v: v, values)
-
-    end = unflat(jax.lax.while_loop(unfinished, stride, same(flat(start))))
-    return end.loop
-
-
-def one_row_like(new, old, back, tile):
-    def one(index):
-        a, b = fetched(new[index]), fetched(old[index])
-        if np.shape(a) == () and np.shape(b) == ():
-            return jnp.where(back, b, a)
-        return jnp.where(jnp.broadcast_to(back, tile), spread(b, tile), spread(a, tile))
-
-    return in_rows(new.shape, one)
+        rows = [leaf.rows(ref) for leaf, ref in zip(self.loop_leaves, states, strict=True)]
+        loop = jax.tree.unflatten(self.loop_tree, [one_row(jnp.int32(0)), *rows])
+        lists = [Table(functools.partial(_entry, ref), ref.shape[0]) for ref in series]
+        end = march_tile(self.programs, run_at, loop, until[0], self.tile, lists)
+        for leaf, ref, rows in zip(self.loop_leaves, ends, jax.tree.leaves(end)[1:], strict=True):
+            leaf.store(ref, rows, self.tile)
 
 
-def _any(row):
-    return jnp.max(jnp.where(row, 1.0, 0.0).astype(jnp.float32)) > 0
+def _entry(ref: Any, place: Any) -> Any:
+    return ref[place]

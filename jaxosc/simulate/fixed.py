@@ -19,6 +19,7 @@ from .adjoints import Adjoint, Checkpointed, Reversible, choose_adjoint, why_not
 from .chunks import in_chunks, run_in_chunks
 from .devices import devices_for, spread
 from .engine import LaneRun, SaveTimes, run_lanes
+from .kernels import run_lanes_on_device
 from .members import Members
 from .reducers import AbstractReducer, FinalEnergyDrift
 from .reversible import reconstruction_error, run_lanes_reversibly, stops_of
@@ -168,7 +169,9 @@ _run_compiled = eqx.filter_jit(run_lanes)
 def _run_everywhere_compiled(
     lanes: Any, y0: Any, solver: Any, reducers: Any, devices: tuple[jax.Device, ...], **options: Any
 ) -> LaneRun:
-    return spread(lambda lanes, y0: run_in_chunks(lanes, y0, solver, reducers, **options), lanes, y0, devices)
+    # Within somebody's transformation (no devices) a kernel would have no derivative.
+    run = run_lanes_on_device if devices else run_in_chunks
+    return spread(lambda lanes, y0: run(lanes, y0, solver, reducers, **options), lanes, y0, devices)
 
 
 @eqx.filter_jit

@@ -21,7 +21,7 @@ from ..solvers.states import PlainState
 from .engine import Loop, Run
 from .reducers import SAMPLE_EVERY
 from .row_functions import RowFunction
-from .rows import Table, each, fetched, one_row, rebuilt, spread, values_of
+from .rows import NotInRows, Table, each, fetched, one_row, rebuilt, spread, values_of
 from .steppers import AbstractStepper, SplittingStepper
 
 Tile = tuple[int, ...]
@@ -60,16 +60,21 @@ class Programs:
     """The parts of a step for rows or stacks. **Raises:** `NotInRows` if one of them cannot be evaluated so."""
 
     def __init__(self, run: Run, loop: Loop, *, stacked: bool, missing: frozenset[str]) -> None:
-        if stacked and isinstance(run.stepper, SplittingStepper):
+        def stepped(run: Run) -> Run:
+            """With steps that a stack can take."""
+            if not (stacked and isinstance(run.stepper, SplittingStepper)):
+                return run
             stepper = NeuronByNeuron(run.stepper.solver.accuracy)
-            run = Run(run.lanes, stepper, run.reducers, run.t0, run.dt, run.escape_norm)
+            return Run(run.lanes, stepper, run.reducers, run.t0, run.dt, run.escape_norm)
+
         make = functools.partial(RowFunction, missing=missing)
         leaving = jax.ShapeDtypeStruct((1,), bool)
-        self.run = run
-        self.glide = make(lambda run, loop: run.glide(loop), run, loop)
+        self.glide = make(lambda run, loop: stepped(run).glide(loop), run, loop)
         self.sample = make(lambda run, loop: run.sample(loop), run, loop)
         self.outside = make(lambda run, loop: run.outside(loop), run, loop)
         self.settled = make(lambda run, *rest: run.settled(*rest), run, loop, loop, leaving)
+        if any(one.series for one in (self.sample, self.outside, self.settled)):
+            raise NotInRows("a long series of constants outside of the step")
 
 
 def march_tile(
@@ -83,11 +88,11 @@ def march_tile(
     start = Course(loop, one_row(jnp.int32(0)), one_row(suspects), one_row(jnp.int32(1)))
     carried = Carried(start, tile)
 
-    def unfinished(values: tuple[Any, ...]) -> Any:
+    def unfinished(values: Sequence[Any]) -> Any:
         course = carried.rebuilt(values)
         return (course.loop.step[()] < until) & (course.going[()] > 0)
 
-    def stride(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def stride(values: Sequence[Any]) -> Sequence[Any]:
         return _stride(programs, run_at, carried, values, until, tables)
 
     return carried.rebuilt(jax.lax.while_loop(unfinished, stride, carried.values(start))).loop
@@ -118,20 +123,20 @@ def _stride(
     programs: Programs,
     run_at: Callable[[Any], Run],
     carried: Carried,
-    values: tuple[Any, ...],
+    values: Sequence[Any],
     until: Any,
     tables: Sequence[Table],
-) -> tuple[Any, ...]:
+) -> Sequence[Any]:
     """As the engine's `_stride`, for rows."""
     course, tile = carried.rebuilt(values), carried.tile
     before, step = course.loop, course.loop.step[()]
     run, again = run_at(step), course.loop.step[()] < course.again_until[()]
     target = jnp.where(again, step + 1, jnp.minimum((step // SAMPLE_EVERY + 1) * SAMPLE_EVERY, until))
 
-    def with_loop(course: Course, loop: Loop) -> tuple[Any, ...]:
+    def with_loop(course: Course, loop: Loop) -> Sequence[Any]:
         return carried.values(Course(loop, course.again_until, course.suspects, course.going))
 
-    def glide(number: Any, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def glide(number: Any, values: Sequence[Any]) -> Sequence[Any]:
         course = carried.rebuilt(values)
         return with_loop(course, programs.glide(run_at(number), course.loop, tables=tables))
 
@@ -147,7 +152,7 @@ def _stride(
     again_until = jnp.where(back, target, course.again_until[()])
     values = carried.values(Course(loop, one_row(again_until), one_row(suspects), one_row(going)))
 
-    def sample(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def sample(values: Sequence[Any]) -> Sequence[Any]:
         course = carried.rebuilt(values)
         return with_loop(course, programs.sample(run, course.loop))
 

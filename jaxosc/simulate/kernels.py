@@ -1,4 +1,4 @@
-"""The fixed-step loop as one kernel for a GPU or TPU: a tile of lanes stays on the chip from its first step to its last.
+"""The fixed-step loop as one kernel for a GPU or TPU: a tile of lanes stays on the chip from first step to last.
 
 Left to XLA every operation of a step is a kernel of its own there, and all states travel to memory and back between
 two of them. Here one Pallas kernel (Triton on NVIDIA, Mosaic on TPU) holds the whole loop with its reducers. It is made
@@ -20,7 +20,8 @@ from jaxtyping import Array, Float
 
 from ..solvers import Lanes
 from ..solvers.lanes import own_axes
-from .engine import DEFAULT_ESCAPE_NORM, LaneRun, Loop, Run
+from .chunks import run_in_chunks
+from .engine import DEFAULT_ESCAPE_NORM, LaneRun, Loop, Run, SaveTimes
 from .kernel_loop import Programs, march_tile
 from .leaves import Leaf
 from .reducers import AbstractReducer
@@ -69,7 +70,7 @@ class Platform:
 PLATFORMS = {
     "cuda": Platform(
         tile=(128,),
-        stack_bytes=2048,
+        stack_bytes=1024,
         rows_up_to=8,
         most_neurons=64,
         dtypes=("float32", "float64"),
@@ -79,7 +80,7 @@ PLATFORMS = {
     ),
     "tpu": Platform(
         tile=(8, 128),
-        stack_bytes=0,
+        stack_bytes=1024,
         rows_up_to=64,
         most_neurons=64,
         dtypes=("float32",),
@@ -147,8 +148,8 @@ def run_lanes_in_kernel(
 ) -> LaneRun:
     """As `run_lanes` without saving, for what `has_kernel` allows; not differentiable.
 
-    States agree with those of `run_lanes` up to the order of summation. Lanes may be any number: the last tile is filled
-    up with networks at rest.
+    States agree with those of `run_lanes` up to the order of summation. Lanes may be any number: the last tile is
+    filled up with networks at rest.
 
     **Arguments:** `platform`, "cuda" or "tpu", the default backend if None; `interpret`, evaluate the kernel anywhere,
     slowly. **Raises:** `NotInRows` for what `has_kernel` excludes.
@@ -159,6 +160,36 @@ def run_lanes_in_kernel(
     plan = _Plan(run, ready.start(y0), chip)
     ends = plan.call(jnp.asarray(num_steps, jnp.int32), interpret)
     return ready.finish(ends, None)
+
+
+def run_lanes_on_device(
+    lanes: Lanes,
+    y0: Float[Array, "n lanes"],
+    solver: Any,
+    reducers: tuple[AbstractReducer, ...],
+    *,
+    save: SaveTimes | None = None,
+    **options: Any,
+) -> LaneRun:
+    """As `run_in_chunks`: in the kernel where the default backend has one and the run fits it, else in chunks.
+
+    Not differentiable where it is the kernel. Call it inside a `jax.jit` of your own.
+    """
+
+    def in_chunks() -> LaneRun:
+        return run_in_chunks(lanes, y0, solver, reducers, save=save, **options)
+
+    platform = platform_here()
+    if platform is None or save is not None or not has_kernel(lanes, y0, solver, reducers, platform):
+        return in_chunks()
+    options.pop("segments", None)
+
+    def in_kernel() -> LaneRun:
+        return run_lanes_in_kernel(lanes, y0, solver, reducers, platform=platform, **options)
+
+    # The default backend is not always where a program runs: `jax.default_device` may say otherwise.
+    run: LaneRun = jax.lax.platform_dependent(default=in_chunks, **{platform: in_kernel})
+    return run
 
 
 def _run_of(lanes: Lanes, solver: Any, reducers: Any, scalars: tuple[Any, Any, Any], dtype: Any) -> Run:

@@ -45,8 +45,8 @@ class RowFunction:
     """`function` of pytrees of arrays for one lane, callable with rows and stacks in their place.
 
     **Arguments:** `examples`, arguments with arrays or shapes of one lane; `missing`, names of operations that the
-    platform does not compile. **Attributes:** `series`, long constants that a kernel has to bring as tables. **Raises:**
-    `NotInRows` where the function cannot be evaluated.
+    platform does not compile. **Attributes:** `series`, long constants that a kernel has to bring as tables.
+    **Raises:** `NotInRows` where the function cannot be evaluated.
     """
 
     def __init__(self, function: Callable[..., Any], *examples: Any, missing: frozenset[str] = frozenset()) -> None:
@@ -241,7 +241,7 @@ def _dot_general(equation: Any, left: Any, right: Any) -> list[Any]:
 
     def entry(index: tuple[int, ...]) -> Any:
         row, column = left[index[: left.ndim - 1]], right[(slice(None), *index[left.ndim - 1 :])]
-        return folded([apply(jnp.multiply, a, b) for a, b in zip(row, column, strict=True)], jnp.add)
+        return folded([apply(jax.lax.mul, a, b) for a, b in zip(row, column, strict=True)], jax.lax.add)
 
     return [in_rows((*left.shape[:-1], *right.shape[1:]), entry)]
 
@@ -271,9 +271,10 @@ def _reduction(combine: Callable[..., Any]) -> Callable[..., list[Any]]:
 
 def _cond(equation: Any, index: Any, *operands: Any) -> list[Any]:
     """All branches, and a choice between what they give: in the engine a branch guards against fusion, not work."""
-    results = [_evaluate_closed(branch, operands) for branch in equation.params["branches"]]
-    number = index[()]
-    number = number.astype(jnp.int32)
+    branches, number = equation.params["branches"], fetched(index[()])
+    if is_known(number):
+        return _evaluate_closed(branches[int(np.clip(number, 0, len(branches) - 1))], operands)
+    results = [_evaluate_closed(branch, operands) for branch in branches]
     chosen = results[-1]
     for k in reversed(range(len(results) - 1)):
         here = one_row(number == k)

@@ -111,7 +111,10 @@ def fetched(value: Any) -> Any:
 
 def spread(value: Any, shape: tuple[int, ...]) -> Any:
     """`value` in the shape of a tile, or of a stack of tiles."""
-    return value if np.shape(value) == shape else jnp.broadcast_to(value, shape)
+    mine = np.shape(value)
+    if mine == shape:
+        return value
+    return jnp.broadcast_to(value, shape) if mine else jax.lax.broadcast(value, shape)
 
 
 def apply(function: Callable[..., Any], *operands: Any) -> Any:
@@ -164,7 +167,7 @@ def _stacked(array: Any) -> Any:
     if isinstance(array, Stack):
         return array.values
     first = array.flat[0]
-    same = all(entry is first or is_known(entry) and is_known(first) and entry == first for entry in array.flat)
+    same = all(entry is first or (is_known(entry) and is_known(first) and entry == first) for entry in array.flat)
     if not same:
         raise NotInRows("rows and stacks in one operation")
     value = fetched(first)

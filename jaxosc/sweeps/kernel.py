@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from .._elementary import sum_rows
 from ..activations import AbstractActivation
 from ..fields import CurrentRNN
-from ..simulate.chunks import run_in_chunks
+from ..simulate.kernels import run_lanes_on_device
 from ..simulate.reducers import AbstractReducer, Crossings, EnergyDrift, Norms
 from ..solvers import Lanes, lanes_of
 from ..weights import AbstractWeight
@@ -63,7 +63,7 @@ class Kernel:
             start = sized_starts(ic.law, ic.radius, inputs.start).T
             if ic.energy is not None:
                 start = on_energy_level(lanes, start, ic.energy)
-            run = run_in_chunks(
+            run = run_lanes_on_device(
                 lanes,
                 start,
                 solver,

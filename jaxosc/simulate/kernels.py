@@ -114,7 +114,7 @@ def has_kernel(
     if not plain or lanes.drive is not None or not fits or str(y0.dtype) not in chip.dtypes:
         return False
     leaves, tree = jax.tree.flatten((lanes, y0, solver, reducers))
-    if not all(eqx.is_array(leaf) for leaf in leaves):
+    if not all(isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct) for leaf in leaves):
         return False
     return _can_be_made(tree, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves), platform)
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import jaxosc as jo
-from jaxosc.simulate import kernels
+from jaxosc.simulate import on_device
 from jaxosc.simulate.chunks import run_in_chunks
 from jaxosc.simulate.engine import run_lanes
-from jaxosc.simulate.kernels import PLATFORMS, has_kernel, run_lanes_in_kernel, run_lanes_on_device
+from jaxosc.simulate.kernels import PLATFORMS, has_kernel, run_lanes_in_kernel
+from jaxosc.simulate.on_device import run_lanes_on_device
 from jaxosc.solvers import PoissonSplitting, lanes_of
 
 REDUCERS = (jo.EnergyDrift(), jo.Norms(), jo.Crossings())
@@ -93,6 +94,17 @@ class TestKernel:
         assert set(run.result.tolist()) == {jo.Result.successful, jo.Result.escaped, jo.Result.non_finite}
         assert 0 < run.num_steps[0] < 204
 
+    @pytest.mark.slow
+    def test_does_not_let_lanes_depend_on_their_neighbours(self):
+        """A lane that is outside between two looks only goes on, whether or not another one leaves just then."""
+        weight = jo.weights.RotationBlocks(jnp.array([2 * np.pi]))
+        lanes = lanes_of(jo.CurrentRNN(weight, jo.Identity(), bias=jnp.array([0.0, 3])))
+        y0 = jnp.array([[-0.9, 0.0], [0.0, 1e3]]).T
+        run = in_kernel(lanes, y0, PoissonSplitting(4), "cuda", jnp.int32(100), 1.3)
+        assert_same(run, in_engine(lanes, y0, PoissonSplitting(4), jnp.int32(100), 1.3))
+        assert run.result.tolist() == [jo.Result.successful, jo.Result.escaped]
+        assert run.reduced["max_norm"][0] > 1.3
+
     def test_knows_gain_bias_leak_and_energy_weights(self):
         n, count = 2, 6
         keys = jax.random.split(jax.random.key(0), count)
@@ -147,9 +159,9 @@ class TestOnDevice:
         lanes, y0 = random_lanes(2, False, 5), starts(2, 5)
         options = dict(t0=0.0, dt=0.1, num_steps=jnp.int32(35))
         expected = eqx.filter_jit(run_in_chunks)(lanes, y0, EULER, REDUCERS, **options)
-        assert kernels.platform_here() is None
+        assert on_device.kernel_platform() is None
         assert_same(eqx.filter_jit(run_lanes_on_device)(lanes, y0, EULER, REDUCERS, **options), expected)
-        monkeypatch.setattr(kernels, "platform_here", lambda: "cuda")
+        monkeypatch.setattr(on_device, "kernel_platform", lambda: "cuda")
         text = str(jax.make_jaxpr(lambda y0: run_lanes_on_device(lanes, y0, EULER, REDUCERS, **options))(y0))
         assert "pallas_call" in text
         run = jax.jit(lambda y0: run_lanes_on_device(lanes, y0, EULER, REDUCERS, **options))(y0)

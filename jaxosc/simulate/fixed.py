@@ -19,8 +19,8 @@ from .adjoints import Adjoint, Checkpointed, Reversible, choose_adjoint, why_not
 from .chunks import in_chunks, run_in_chunks
 from .devices import devices_for, spread
 from .engine import LaneRun, SaveTimes, run_lanes
-from .kernels import run_lanes_on_device
 from .members import Members
+from .on_device import run_lanes_on_device
 from .reducers import AbstractReducer, FinalEnergyDrift
 from .reversible import reconstruction_error, run_lanes_reversibly, stops_of
 from .solution import Solution

@@ -20,8 +20,7 @@ from jaxtyping import Array, Float
 
 from ..solvers import Lanes
 from ..solvers.lanes import own_axes
-from .chunks import run_in_chunks
-from .engine import DEFAULT_ESCAPE_NORM, LaneRun, Loop, Run, SaveTimes
+from .engine import DEFAULT_ESCAPE_NORM, LaneRun, Loop, Run
 from .kernel_loop import Programs, march_tile
 from .leaves import Leaf
 from .reducers import AbstractReducer
@@ -91,14 +90,6 @@ PLATFORMS = {
 }
 
 
-def platform_here() -> str | None:
-    """The name in `PLATFORMS` of the default backend, None without a kernel for it."""
-    backend = jax.default_backend()
-    if backend == "gpu" and "cuda" in jax.devices()[0].client.platform_version.lower():
-        return "cuda"
-    return backend if backend in PLATFORMS else None
-
-
 def has_kernel(
     lanes: Lanes, y0: Float[Array, "n lanes"], solver: Any, reducers: tuple[AbstractReducer, ...], platform: str
 ) -> bool:
@@ -143,7 +134,7 @@ def run_lanes_in_kernel(
     dt: Any,
     num_steps: Any,
     escape_norm: Any = DEFAULT_ESCAPE_NORM,
-    platform: str | None = None,
+    platform: str,
     interpret: bool = False,
 ) -> LaneRun:
     """As `run_lanes` without saving, for what `has_kernel` allows; not differentiable.
@@ -151,45 +142,15 @@ def run_lanes_in_kernel(
     States agree with those of `run_lanes` up to the order of summation. Lanes may be any number: the last tile is
     filled up with networks at rest.
 
-    **Arguments:** `platform`, "cuda" or "tpu", the default backend if None; `interpret`, evaluate the kernel anywhere,
+    **Arguments:** `platform`, "cuda" or "tpu"; `interpret`, evaluate the kernel anywhere,
     slowly. **Raises:** `NotInRows` for what `has_kernel` excludes.
     """
-    chip = PLATFORMS[platform or platform_here() or "cuda"]
+    chip = PLATFORMS[platform]
     run = _run_of(lanes, solver, reducers, (t0, dt, escape_norm), y0.dtype)
     ready = eqx.tree_at(lambda run: run.lanes, run, lanes.prepared())
     plan = _Plan(run, ready.start(y0), chip)
     ends = plan.call(jnp.asarray(num_steps, jnp.int32), interpret)
     return ready.finish(ends, None)
-
-
-def run_lanes_on_device(
-    lanes: Lanes,
-    y0: Float[Array, "n lanes"],
-    solver: Any,
-    reducers: tuple[AbstractReducer, ...],
-    *,
-    save: SaveTimes | None = None,
-    **options: Any,
-) -> LaneRun:
-    """As `run_in_chunks`: in the kernel where the default backend has one and the run fits it, else in chunks.
-
-    Not differentiable where it is the kernel. Call it inside a `jax.jit` of your own.
-    """
-
-    def in_chunks() -> LaneRun:
-        return run_in_chunks(lanes, y0, solver, reducers, save=save, **options)
-
-    platform = platform_here()
-    if platform is None or save is not None or not has_kernel(lanes, y0, solver, reducers, platform):
-        return in_chunks()
-    options.pop("segments", None)
-
-    def in_kernel() -> LaneRun:
-        return run_lanes_in_kernel(lanes, y0, solver, reducers, platform=platform, **options)
-
-    # The default backend is not always where a program runs: `jax.default_device` may say otherwise.
-    run: LaneRun = jax.lax.platform_dependent(default=in_chunks, **{platform: in_kernel})
-    return run
 
 
 def _run_of(lanes: Lanes, solver: Any, reducers: Any, scalars: tuple[Any, Any, Any], dtype: Any) -> Run:

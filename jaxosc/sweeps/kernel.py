@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from .._elementary import sum_rows
 from ..activations import AbstractActivation
 from ..fields import CurrentRNN
-from ..simulate.kernels import run_lanes_on_device
+from ..simulate.on_device import run_lanes_on_device
 from ..simulate.reducers import AbstractReducer, Crossings, EnergyDrift, Norms
 from ..solvers import Lanes, lanes_of
 from ..weights import AbstractWeight

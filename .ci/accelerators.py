@@ -28,12 +28,13 @@ COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatte
 INSTALL_SECONDS = 240
 
 
-def wheels(platform: str, jax: str) -> list[list[str]]:
-    """What to install for a compiler, in turn; the jax that the tests ran with."""
+def wheels(platform: str, jax: str) -> list[str]:
+    """What to install for a compiler, with the jax that the tests ran with."""
     needed = ["equinox>=0.13.2", "diffrax>=0.7.2"]  # what `import jaxosc` loads
     if platform == "tpu":
-        return [[f"jax[tpu]=={jax}", *needed]]
-    return [[f"jax=={jax}", f"jax-cuda12-plugin=={jax}", f"jax-cuda12-pjrt=={jax}", "absl-py", *needed]]
+        return [f"jax[tpu]=={jax}", *needed]
+    # Without the CUDA libraries, which only a run would need.
+    return [f"jax=={jax}", f"jax-cuda12-plugin=={jax}", f"jax-cuda12-pjrt=={jax}", "absl-py", *needed]
 
 
 def main(scratch: Path) -> int:
@@ -49,9 +50,8 @@ def checked(platform: str, environment: Path) -> bool:
     python = environment / "bin" / "python"
     try:
         subprocess.run([sys.executable, "-m", "venv", environment], check=True, capture_output=True, text=True)
-        for packages in wheels(platform, importlib.metadata.version("jax")):
-            pip = [python, "-m", "pip", "install", "-q", *packages]
-            subprocess.run(pip, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+        pip = [python, "-m", "pip", "install", "-q", *wheels(platform, importlib.metadata.version("jax"))]
+        subprocess.run(pip, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
         search = ptxas_path(python) if platform == "cuda" else os.environ["PATH"]
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         print(f"{platform}: skipped, the compiler cannot be installed: {last_line(error.stderr)}")

@@ -40,7 +40,7 @@ class Leaf:
 
     @property
     def entries(self) -> int:
-        """Numbers in one lane; a stack counts as more than may be kept."""
+        """Numbers in one lane."""
         return int(np.prod(self.shape))
 
     @property

@@ -1,5 +1,10 @@
-"""Where many lanes run: in one kernel on a GPU or TPU, chunk by chunk elsewhere."""
+"""Where many lanes run: in one kernel on a GPU or TPU whose user asks for it, chunk by chunk elsewhere.
 
+The kernels are held against the CPU engine in Pallas' interpreter, and compiled for an H100 and a TPU v5e ahead of time.
+None has run on such a machine yet. Until one has, they are used where the environment says JAXOSC_KERNEL=1.
+"""
+
+import os
 from typing import Any
 
 import jax
@@ -20,7 +25,7 @@ def run_lanes_on_device(
     save: SaveTimes | None = None,
     **options: Any,
 ) -> LaneRun:
-    """As `run_in_chunks`: in the kernel where the default backend has one and the run fits it, else in chunks.
+    """As `run_in_chunks`: in the kernel where it is asked for, the backend has one and the run fits it; else in chunks.
 
     Not differentiable where it is the kernel. Call it inside a `jax.jit` of your own.
     """
@@ -47,7 +52,9 @@ def run_lanes_on_device(
 
 
 def kernel_platform() -> str | None:
-    """The kernel for the default backend: "cuda", "tpu", or None where there is none."""
+    """The kernel for the default backend: "cuda", "tpu", or None where there is none or nobody asked for it."""
+    if os.environ.get("JAXOSC_KERNEL") != "1":
+        return None
     backend = jax.default_backend()
     if backend == "gpu":
         return "cuda" if "cuda" in jax.devices()[0].client.platform_version.lower() else None

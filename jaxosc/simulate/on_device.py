@@ -1,7 +1,7 @@
 """Where many lanes run: in one kernel on a GPU or TPU whose user asks for it, chunk by chunk elsewhere.
 
-The kernels are held against the CPU engine in Pallas' interpreter, and compiled for an H100 and a TPU v5e ahead of time.
-None has run on such a machine yet. Until one has, they are used where the environment says JAXOSC_KERNEL=1.
+The kernels are held against the CPU engine in Pallas' interpreter, and compiled ahead of time for an H100 and a TPU
+v5e. None has run on such a machine yet. Until one has, they are used where the environment says JAXOSC_KERNEL=1.
 """
 
 import os

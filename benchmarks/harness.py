@@ -23,6 +23,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from jaxosc._cpu import with_settings
+
 PACKAGES = ("jaxosc", "jax", "jaxlib", "equinox", "diffrax", "optimistix", "lineax", "numpy", "scipy", "heyoka")
 PEERS = ("torch", "torchdiffeq", "torchode", "numba", "lyapax")
 
@@ -40,8 +42,11 @@ console = Console(width=None if sys.stdout.isatty() else 132)
 """Wide enough for the tables where nobody's window limits it."""
 
 
-def restart_on_one_core() -> None:
+def restart_on_one_core(for_speed: bool = False) -> None:
     """Begin the process anew with `SETTINGS`, bound to one core; does nothing in the process that it began.
+
+    `for_speed`: with the compiler settings of `jo.configure_cpu()`, for everybody in the process (Diffrax takes the
+    same time with them, or less).
 
     Thread pools count their cores when they are made, so the binding has to stand before JAX is imported.
     """
@@ -51,7 +56,9 @@ def restart_on_one_core() -> None:
     if hasattr(os, "sched_setaffinity"):
         core = max(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {core})
-    os.execve(sys.executable, sys.orig_argv, {**os.environ, **SETTINGS, _MARK: str(core)})
+    flags = os.environ.get("XLA_FLAGS", "")
+    chosen = {**SETTINGS, "XLA_FLAGS": with_settings(flags) if for_speed else flags}
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, **chosen, _MARK: str(core)})
 
 
 @dataclasses.dataclass(frozen=True)

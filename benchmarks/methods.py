@@ -98,7 +98,7 @@ def _energy_conserving(n: int) -> list[Method]:
     rounds = _always(2 * (n + n % 2) - 3)
     pair, gradient = jo.solvers.PairSplitting(), jo.solvers.DiscreteGradient()
     tsit5, dopri8 = (jo.solvers.EnergyProjection(solver) for solver in (diffrax.Tsit5(), diffrax.Dopri8()))
-    steps = (1.25, 0.8, 0.4, 0.2, 0.125)
+    steps = (1.25, 0.8, 0.625, 0.4, 0.2, 0.125)
     return [
         Method("PairSplitting", OURS, "dt", (1.25, 0.5, 0.2), (1.25,), simulated(pair), rounds),
         Method(

@@ -5,17 +5,34 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from jaxosc import plotting
-from jaxosc.plotting.appearance import Mark, marks
 
 from .comparison import Point
 from .methods import ENGINE, OURS
 
 LEAST_ERROR = 1e-16
 """Errors of zero are drawn here."""
+
+COLOURS = {
+    "PoissonSplitting": "Blues",
+    "EnergyProjection": "Oranges",
+    "Taylor": "Purples",
+    "engine": "Greens",
+    "PairSplitting": "RdPu",
+    "DiscreteGradient": "YlOrBr",
+    "heyoka": "Reds",
+    "diffrax": "Greys",
+    "others": "copper",
+}
+"""Which methods are kin, by how their names begin, and the map their shades are from."""
+
+SHADES = (0.4, 0.9)
+MARKERS = "osD^vP*Xhp<>"
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
@@ -58,22 +75,35 @@ def _panel(axes: Axes, points: Sequence[Point], x: str, y: str, looks: dict[str,
 
 
 def _looks(points: Sequence[Point]) -> dict[str, dict[str, Any]]:
-    """Ours solid with full markers, our engine with Diffrax's solvers dash-dotted, peers dashed with hollow markers."""
+    """A look of its own for each method: kin share a colour and differ in shade and marker.
+
+    Ours solid with full markers, our engine with Diffrax's solvers dash-dotted, peers dashed with hollow markers.
+    """
+    kin: dict[str, list[str]] = {}
     families = {point.method: point.family for point in points}
-    ours = [method for method, family in families.items() if family == OURS]
-    others = [method for method in families if method not in ours]
-    kinds: dict[str, Mark] = {}
-    for names in (ours, others):
-        kinds |= dict(zip(names, marks(len(names), dark=False), strict=True))
-    return {method: _look(kinds[method], families[method]) for method in (*ours, *others)}
+    for method, family in families.items():
+        kin.setdefault(_kin(method, family), []).append(method)
+    looks = {}
+    for name in COLOURS:
+        methods = kin.get(name, [])
+        shades = np.linspace(*SHADES, len(methods)) if len(methods) > 1 else [SHADES[1]]
+        for number, (method, shade) in enumerate(zip(methods, shades, strict=True)):
+            look = _look(families[method])
+            looks[method] = look | dict(color=colormaps[COLOURS[name]](shade), marker=MARKERS[number % len(MARKERS)])
+    return looks
 
 
-def _look(mark: Mark, family: str) -> dict[str, Any]:
+def _kin(method: str, family: str) -> str:
+    if family == ENGINE:
+        return "engine"
+    fitting = [word for word in COLOURS if method.startswith(word)]
+    return fitting[0] if fitting else "others"
+
+
+def _look(family: str) -> dict[str, Any]:
     line = {OURS: "-", ENGINE: "-."}.get(family, (0, (4, 1.5)))
     fill = "full" if family == OURS else "none"
-    width = 1.6 if family == OURS else 1.1
-    look = dict(color=mark.color, marker=mark.marker, linestyle=line, fillstyle=fill)
-    return look | dict(linewidth=width, markersize=5)
+    return dict(linestyle=line, fillstyle=fill, linewidth=1.6 if family == OURS else 1.1, markersize=5)
 
 
 def _line(look: dict[str, Any], label: str) -> Line2D:

@@ -42,8 +42,9 @@ def simulate(
 ) -> Solution:
     """Integrate one network, or any batch of networks and starts, from t0 to t1.
 
-    Fixed steps (the default) run in the package's own engine; give `rtol` and `atol` for adaptive ones by Diffrax.
-    Without `save_every` and `ts` only the final state is kept, and memory does not grow with the number of steps.
+    Fixed steps (the default) run in the package's own engine; give `rtol` and `atol` for adaptive ones, with
+    `jo.solvers.Taylor()` or any adaptive solver of Diffrax. Members spread over all local devices unless `y0` was put on
+    one (`jo.configure_cpu(devices=...)` makes several of a CPU). Without `save_every` and `ts` only the final state is kept, and memory does not grow with the number of steps.
     Called with concrete arrays it compiles once for all step sizes, durations, gains and weights of one shape; called
     inside `jax.jit`, `jax.grad` or `jax.vmap` with concrete times it is differentiable forward and backward.
 
@@ -53,7 +54,7 @@ def simulate(
     - `y0`: (n,) or (..., n) starts; the dtype is the wider one of `y0` and the weights.
     - `t1`, `t0`: end and begin, in the field's units of time; with t1 < t0 the run goes backward.
     - `dt`: step size > 0, also of a run backward. If it does not divide t1 - t0, the next smaller size that does is
-      taken, see `stats["dt"]`. With adaptive steps: the first step, None lets the controller choose.
+      taken, see `stats["dt"]`. With adaptive steps: the first step, None lets the solver choose.
     - `solver`: `jo.solvers.PoissonSplitting(2)` if None; `jo.ForwardEuler()` or any Diffrax solver.
     - `save_every`: keep the start and every so many-th step.
     - `ts`: (times,) times between t0 and t1, in the order of the run, at which to keep states; between steps by cubic
@@ -63,7 +64,7 @@ def simulate(
     - `pairing`: "zip" broadcasts the batch axes of field and start; "product" runs every network from every start.
     - `rtol`, `atol`: tolerances of adaptive steps (one given: the other takes the same value).
     - `escape_norm`: a member whose norm exceeds it is frozen and marked `escaped`. A look every tenth step (each one in
-      a run that is differentiated step by step) finds who left; who has come back by then goes on.
+      a run that is differentiated step by step, each adaptive one) finds who left; who has come back by then goes on.
     - `max_steps`: most adaptive steps per member.
     - `adjoint`: how fixed steps are differentiated backward: `jo.Reversible()`, `jo.Checkpointed()`, or None for a
       stored tape while it is small and checkpoints beyond; `stats["adjoint"]` says which and why.

@@ -21,7 +21,8 @@ class Solution(eqx.Module):
     - `result`: (...) int8 codes of `jo.Result`, 0 is success.
     - `energy_drift`: (...) (H(t1) - H(t0)) / max(|H(t0)|, tiny), signed.
     - `reduced`: measures of the reducers by name, each (...).
-    - `stats`: `num_steps` (...) taken, `dt`, `solver`, `engine` ("fixed" or "adaptive").
+    - `stats`: `num_steps` (...) taken, `dt`, `solver`, `engine` ("fixed" or "adaptive"); of adaptive runs
+      `lockstep_efficiency`, the share of its turns in which a member made a step and did not wait for others.
     """
 
     ts: Float[Array, " times"]

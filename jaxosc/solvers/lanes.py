@@ -19,6 +19,7 @@ from .._elementary import sum_rows
 from .._errors import JaxoscError
 from ..activations import AbstractActivation
 from ..fields import AbstractField, RateRNN, solve_energy_shift
+from .facts import Facts
 
 UNROLLED_UP_TO = 11
 """Up to this n a product is written as a sum of columns; beyond, as a matrix product (measured crossing 8-16)."""
@@ -156,11 +157,11 @@ def computed_once(
     return jax.lax.cond(dt != 0, compute, lambda: jnp.zeros_like(like))
 
 
-def lanes_of(field: AbstractField) -> Lanes:
+def lanes_of(field: AbstractField, facts: Facts | None = None) -> Lanes:
     """The lanes of one network (one lane, shared by whatever it meets) or of a batch with one leading axis.
 
     What the batch shares (say, one weight under many leaks) stays one copy. A leak known to be zero is left out, so
-    that it costs nothing.
+    that it costs nothing. Within a trace values do not show: there `facts`, from outside, say what they have shown.
     """
     if len(field.batch_shape) > 1:
         raise JaxoscError(f"Got a field with batch axes {field.batch_shape}, expected at most one: flatten them first.")
@@ -171,7 +172,12 @@ def lanes_of(field: AbstractField) -> Lanes:
         matrix, scales = jax.tree.map(lambda array: array[..., None], (weight.matrix(), weight.energy_weights()))
     if bias is not None:
         bias = bias[:, None] if bias.ndim == 1 else bias.T
-    has_leak = not (is_concrete(leak) and not np.any(np.asarray(leak)))
+    if facts is None:
+        has_leak = not (is_concrete(leak) and not np.any(np.asarray(leak)))
+        hollow = type(weight).hollow or _known_hollow(matrix)
+        skew = type(weight).skew or scales is not None or _known_skew(matrix)
+    else:
+        has_leak, hollow, skew = facts
     rate_form = isinstance(field, RateRNN)
     return Lanes(
         matrix=matrix,
@@ -182,8 +188,8 @@ def lanes_of(field: AbstractField) -> Lanes:
         energy_shift=None if bias is None or rate_form else _shift_lanes(matrix, scales, bias),
         drive=field.drive,
         form="rate" if rate_form else "current",
-        hollow=type(weight).hollow or _known_hollow(matrix),
-        skew=type(weight).skew or scales is not None or _known_skew(matrix),
+        hollow=hollow,
+        skew=skew,
         colours=weight.colours,
     )
 

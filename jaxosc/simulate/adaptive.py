@@ -11,14 +11,17 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from .._checks import is_concrete
 from .._results import Result
 from ..fields import AbstractField
 from ..solvers import Lanes, lanes_of
+from ..solvers.facts import Facts
 from .adaptive_lanes import AdaptiveRun, run_adaptive_lanes
 from .adaptive_methods import AbstractMethod, Tolerances, method_of
+from .checked_facts import checked_facts
 from .devices import devices_for, spread
 from .members import Members, batch_axes
 from .reducers import relative_drift
@@ -35,55 +38,67 @@ class AdaptiveOptions(eqx.Module):
     max_steps: int = eqx.field(static=True)
 
 
+class _Found(eqx.Module):
+    """The parts of a `Solution` in their final shapes."""
+
+    ys: Float[Array, "*batch times n"]
+    result: Int[Array, "*batch"]
+    num_steps: Int[Array, "*batch"]
+    energy_drift: Float[Array, "*batch"]
+    lockstep_efficiency: Float[Array, ""]
+
+
 def run_adaptive(
     members: Members, solver: diffrax.AbstractSolver, options: AdaptiveOptions, t0: Any, t1: Any, ts: Any
 ) -> Solution:
-    """All members in one call. **Raises:** `JaxoscError` for networks that the solver cannot run."""
-    field, starts = members.block(0, members.count)
-    dtype = starts.dtype
-    times = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
-    kept_at = jnp.asarray([t1] if ts is None else ts, dtype)
-    concrete = is_concrete((field, starts, times, options, kept_at))
-    method = method_of(solver, options.rtol, options.atol, dtype) if concrete and field.drive is None else None
+    """All members in one call, which outside of a trace is one program.
+
+    **Raises:** `JaxoscError` for networks that the solver cannot run.
+    """
+    dtype = members.starts.dtype
+    times = _constant(t0, dtype), _constant(t1, dtype)
+    kept_at = _constant([t1] if ts is None else ts, dtype)
+    concrete = is_concrete((members.field, members.starts, times, options, kept_at))
+    drive = members.field.drive
+    method = method_of(solver, options.rtol, options.atol, dtype) if concrete and drive is None else None
     if method is None:
-        states, result, num_steps, drift = _by_diffrax(field, starts, solver, options, *times, kept_at)
-        efficiency = jnp.mean(num_steps / jnp.max(num_steps))
+        found = _by_diffrax(members, solver, options, *times, kept_at)
     else:
-        lanes = lanes_of(field)
-        method.require(lanes)
+        facts = checked_facts(members.field, method)
         devices = devices_for(members.starts, members.count)
-        run = _on_lanes(lanes, starts.T, method, options, *times, None if ts is None else kept_at, devices)
-        states = jnp.moveaxis(run.y[None] if run.saved is None else run.saved, -1, 0)
-        result, num_steps, drift = run.result, run.num_steps, run.energy_drift
-        efficiency = jnp.sum(num_steps) / jnp.sum(run.turns)
-    shape = members.batch_shape
+        found = _on_lanes(members, method, options, *times, None if ts is None else kept_at, devices, facts)
     return Solution(
-        ts=kept_at,
-        ys=states.reshape(*shape, *states.shape[1:]),
-        result=result.reshape(shape),
-        energy_drift=drift.reshape(shape),
+        ts=jnp.asarray(kept_at),
+        ys=found.ys,
+        result=found.result,
+        energy_drift=found.energy_drift,
         reduced={},
         stats={
-            "num_steps": num_steps.reshape(shape),
+            "num_steps": found.num_steps,
             "dt": options.dt,
             "solver": solver,
             "engine": "adaptive",
-            "lockstep_efficiency": efficiency,
+            "lockstep_efficiency": found.lockstep_efficiency,
         },
     )
 
 
+def _constant(value: Any, dtype: Any) -> Any:
+    """An array of that dtype; what is known stays with NumPy, since converting it by JAX takes as long as steps."""
+    return np.asarray(value, dtype) if is_concrete(value) else jnp.asarray(value, dtype)
+
+
 @eqx.filter_jit
 def _on_lanes(
-    lanes: Lanes,
-    y0: Float[Array, "n lanes"],
+    members: Members,
     method: AbstractMethod,
     options: AdaptiveOptions,
-    t0: Array,
-    t1: Array,
-    ts: Float[Array, " times"] | None,
+    t0: Any,
+    t1: Any,
+    ts: Any,
     devices: tuple[jax.Device, ...],
-) -> AdaptiveRun:
+    facts: Facts,
+) -> _Found:
     def run(lanes: Lanes, y0: Array) -> AdaptiveRun:
         return run_adaptive_lanes(
             lanes,
@@ -98,26 +113,28 @@ def _on_lanes(
             ts=ts,
         )
 
-    return spread(run, lanes, y0, devices)
+    field, starts = members.whole()
+    lanes = lanes_of(field, facts)
+    method.require(lanes)
+    ran = spread(run, lanes, starts.T, devices)
+    states = jnp.moveaxis(ran.y[None] if ran.saved is None else ran.saved, -1, 0)
+    efficiency = jnp.sum(ran.num_steps) / jnp.sum(ran.turns)
+    return _found(members, states, ran.result, ran.num_steps, ran.energy_drift, efficiency)
+
+
+def _found(members: Members, states: Array, result: Array, num_steps: Array, drift: Array, efficiency: Array) -> _Found:
+    """From flat lists of members: `states` (members, times, n), the others (members,)."""
+    shape = members.batch_shape
+    states = states.reshape(*shape, *states.shape[1:])
+    return _Found(states, result.reshape(shape), num_steps.reshape(shape), drift.reshape(shape), efficiency)
 
 
 @eqx.filter_jit
 def _by_diffrax(
-    field: AbstractField,
-    y0: Float[Array, "members n"],
-    solver: diffrax.AbstractSolver,
-    options: AdaptiveOptions,
-    t0: Array,
-    t1: Array,
-    ts: Float[Array, " times"],
-) -> tuple[Array, Array, Array, Array]:
-    """Solve every member of a flat batch with a PID step-size controller.
-
-    **Arguments:** `field` with one leading batch axis or none; `y0` (members, n); `ts` (times,) ascending, when to keep
-    states.
-
-    **Returns:** states (members, times, n), result codes, steps taken and energy drift at `t1` (members,).
-    """
+    members: Members, solver: diffrax.AbstractSolver, options: AdaptiveOptions, t0: Array, t1: Array, ts: Any
+) -> _Found:
+    """Solve every member with a PID step-size controller, and keep its states at the times `ts`, ascending."""
+    field, starts = members.whole()
     axes = batch_axes(field) if field.batch_shape else None
 
     def one(field: AbstractField, y0: Array) -> tuple[Array, Array, Array, Array]:
@@ -137,7 +154,8 @@ def _by_diffrax(
         drift = relative_drift(field.energy(last[0]), field.energy(y0))
         return kept, _code(solution.result, last[0]), solution.stats["num_steps"].astype(jnp.int32), drift
 
-    return jax.vmap(one, in_axes=(axes, 0))(field, y0)
+    states, result, num_steps, drift = jax.vmap(one, in_axes=(axes, 0))(field, starts)
+    return _found(members, states, result, num_steps, drift, jnp.mean(num_steps / jnp.max(num_steps)))
 
 
 def _code(result: diffrax.RESULTS, last: Float[Array, " n"]) -> Array:

@@ -7,7 +7,7 @@ the two results of its tableau, and tries again where they differ too much; size
 
 import abc
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -48,7 +48,12 @@ class Attempt(eqx.Module):
 
 
 class AbstractMethod(eqx.Module):
-    """One adaptive solver on lanes. Times are positive: `direction` is 1, or -1 in a run backward."""
+    """One adaptive solver on lanes. Times are positive: `direction` is 1, or -1 in a run backward.
+
+    `looks_at_values`: as in `AbstractStepper`.
+    """
+
+    looks_at_values: ClassVar[bool] = False
 
     def require(self, lanes: Lanes) -> None:
         """Raise one sentence if these networks are known not to suit."""
@@ -229,6 +234,8 @@ class ProjectedMethod(AbstractMethod):
     """Another method, each of whose steps is projected back to the energy of the start, which is remembered."""
 
     method: AbstractMethod
+
+    looks_at_values: ClassVar[bool] = True
 
     def require(self, lanes: Lanes) -> None:
         """They must conserve their energy."""

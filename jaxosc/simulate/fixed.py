@@ -8,14 +8,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .._checks import is_concrete
 from .._errors import JaxoscError
 from .._results import Result
 from ..fields import AbstractField
 from ..solvers import lanes_of
+from ..solvers.facts import Facts
 from .adjoints import Adjoint, Checkpointed, Reversible, choose_adjoint, why_not_reversible
+from .checked_facts import checked_facts
 from .chunks import in_chunks, run_in_chunks
 from .devices import devices_for, spread
 from .engine import LaneRun, SaveTimes, run_lanes
@@ -53,13 +55,23 @@ class _Job(NamedTuple):
     save: SaveTimes | None
     adjoint: Adjoint
     single: bool
-    devices: tuple[jax.Device, ...]
+
+
+class _Found(eqx.Module):
+    """The parts of a `Solution` in their final shapes."""
+
+    ys: Float[Array, "*batch times n"]
+    result: Int[Array, "*batch"]
+    num_steps: Int[Array, "*batch"]
+    reduced: dict[str, Array]
 
 
 def run_fixed(
     members: Members, solver: diffrax.AbstractSolver, reducers: tuple[AbstractReducer, ...], options: FixedOptions
 ) -> Solution:
     """Run in blocks outside a trace, all at once and with a static length inside one.
+
+    Outside, what fits one block is one program: pairing, lanes, time loop and all parts of the solution.
 
     **Raises:** `JaxoscError` for traced times where states are to be kept, and as `choose_adjoint`.
     """
@@ -78,42 +90,69 @@ def run_fixed(
         states=members.count * starts.shape[-1],
         dtype=starts.dtype,
     )
-    steps = num_steps if traced else jnp.asarray(num_steps, jnp.int32)
     single = options.throw and not members.batch_shape
-    devices = () if traced else devices_for(starts, members.count)
-    job = _Job(solver, reducers, scalars, steps, save, adjoint, single, devices)
-    width = members.count if traced else min(BLOCK_MEMBERS * len(devices), members.count)
-    blocks = [members.block(begin, width) for begin in range(0, members.count, width)]
-    run = _joined([_run_block(job, *block) for block in blocks], members.count)
-    stats = {
-        "num_steps": run.num_steps,
-        "dt": abs(dt),
-        "solver": solver,
-        "engine": "fixed",
-        "adjoint": adjoint.sentence,
-    }
-    if isinstance(options.adjoint, Reversible) and not traced and not why_not_reversible(solver, reducers):
-        run, error = _checked_way_back(job, members, run, width, options.adjoint)
-        stats["reconstruction_error"] = error.reshape(members.batch_shape)
-    stats["num_steps"] = run.num_steps.reshape(members.batch_shape)
-    ended_at = jnp.asarray(t0 + num_steps * dt, starts.dtype)[None]
-    return _solution(run, members.batch_shape, ended_at if kept_at is None else kept_at, stats)
-
-
-def _solution(run: LaneRun, shape: tuple[int, ...], ts: Array, stats: dict[str, Any]) -> Solution:
-    states = run.y[None] if run.saved is None else run.saved
-    reduced = {name: value.reshape(shape) for name, value in run.reduced.items()}
+    job = _Job(solver, reducers, scalars, num_steps, save, adjoint, single)
+    stats: dict[str, Any] = {}
+    if traced:
+        found = _found(_run_traced(job, *members.whole()), members.batch_shape)
+    else:
+        asked = options.adjoint if isinstance(options.adjoint, Reversible) else None
+        back = None if asked is None or why_not_reversible(solver, reducers) else asked
+        found, error = _run_concrete(job, members, back)
+        stats = {} if error is None else {"reconstruction_error": error}
+    if kept_at is None:
+        kept_at = _constant([t0 + num_steps * dt], starts.dtype)
+    reduced = dict(found.reduced)
     return Solution(
-        ts=ts,
-        ys=jnp.moveaxis(states, -1, 0).reshape(*shape, *states.shape[:-1]),
-        result=run.result.reshape(shape),
+        ts=kept_at,
+        ys=found.ys,
+        result=found.result,
         energy_drift=reduced.pop("energy_drift"),
         reduced=reduced,
-        stats=stats,
+        stats={
+            "num_steps": found.num_steps,
+            "dt": abs(dt),
+            "solver": solver,
+            "engine": "fixed",
+            "adjoint": adjoint.sentence,
+            **stats,
+        },
     )
 
 
-def _run_block(job: _Job, field: AbstractField, starts: Float[Array, "lanes n"]) -> LaneRun:
+def _run_concrete(
+    job: _Job, members: Members, adjoint: Reversible | None
+) -> tuple[_Found, Float[Array, "*batch"] | None]:
+    """In one program if one block holds all, else in blocks. With `adjoint` also how far from the starts a run back
+    from the ends arrives; members that miss theirs are marked.
+    """
+    stepper, dtype, devices = stepper_of(job.solver), members.starts.dtype, devices_for(members.starts, members.count)
+    width = BLOCK_MEMBERS * len(devices)
+    # NumPy's: each conversion by JAX would take as long as several steps.
+    t0, dt, escape_norm = (np.asarray(value, dtype) for value in job.scalars)
+    options = dict(
+        t0=t0, dt=dt, num_steps=np.asarray(job.num_steps, np.int32), escape_norm=escape_norm, save=job.save, segments=0
+    )
+    if members.count <= width and adjoint is None:
+        facts = checked_facts(members.field, stepper)
+        return _run_all_compiled(members, job.solver, job.reducers, devices, facts, **options), None
+    width = min(width, members.count)
+    runs, errors = [], []
+    for begin in range(0, members.count, width):
+        field, starts = _block_compiled(members, np.asarray(begin, np.int32), width)
+        facts = checked_facts(field, stepper)
+        run = _run_block_compiled(field, starts, job.solver, job.reducers, devices, facts, **options)
+        if adjoint is not None:
+            tolerance = adjoint.tolerance_for(dtype)
+            run, error = _way_back_compiled(
+                field, starts, run, job.solver, facts, scalars=(t0, dt, escape_norm), tolerance=tolerance
+            )
+            errors.append(error)
+        runs.append(run)
+    return _joined_compiled(runs, errors, members.batch_shape)
+
+
+def _run_traced(job: _Job, field: AbstractField, starts: Float[Array, "lanes n"]) -> LaneRun:
     if job.adjoint.kind == "reversible":
         return _run_with_way_back(job, field, starts)
     t0, dt, escape_norm = (jnp.asarray(value) for value in job.scalars)
@@ -129,7 +168,8 @@ def _run_block(job: _Job, field: AbstractField, starts: Float[Array, "lanes n"])
     )
     if isinstance(job.num_steps, int):
         return _run_compiled(lanes, starts.T, job.solver, job.reducers, **options)
-    return _run_everywhere_compiled(lanes, starts.T, job.solver, job.reducers, job.devices, **options)
+    # Within somebody's transformation a kernel would have no derivative.
+    return _run_in_chunks_compiled(lanes, starts.T, job.solver, job.reducers, **options)
 
 
 def _run_with_way_back(job: _Job, field: AbstractField, starts: Float[Array, "lanes n"]) -> LaneRun:
@@ -163,15 +203,63 @@ def _run_with_way_back(job: _Job, field: AbstractField, starts: Float[Array, "la
 
 
 _run_compiled = eqx.filter_jit(run_lanes)
+_run_in_chunks_compiled = eqx.filter_jit(run_in_chunks)
 
 
 @eqx.filter_jit
-def _run_everywhere_compiled(
-    lanes: Any, y0: Any, solver: Any, reducers: Any, devices: tuple[jax.Device, ...], **options: Any
+def _run_all_compiled(
+    members: Members, solver: Any, reducers: Any, devices: tuple[jax.Device, ...], facts: Facts, **options: Any
+) -> _Found:
+    run = _run_block(*members.whole(), solver, reducers, devices, facts, **options)
+    return _found(run, members.batch_shape)
+
+
+def _run_block(
+    field: AbstractField,
+    starts: Float[Array, "lanes n"],
+    solver: Any,
+    reducers: Any,
+    devices: tuple[jax.Device, ...],
+    facts: Facts,
+    **options: Any,
 ) -> LaneRun:
-    # Within somebody's transformation (no devices) a kernel would have no derivative.
-    run = run_lanes_on_device if devices else run_in_chunks
-    return spread(lambda lanes, y0: run(lanes, y0, solver, reducers, **options), lanes, y0, devices)
+    lanes = lanes_of(field, facts)
+    stepper_of(solver).require(lanes)
+    return spread(
+        lambda lanes, y0: run_lanes_on_device(lanes, y0, solver, reducers, **options), lanes, starts.T, devices
+    )
+
+
+# A program for any number of blocks: those that cut and join them are small, and are compiled for each number.
+_run_block_compiled = eqx.filter_jit(_run_block)
+
+
+@eqx.filter_jit
+def _block_compiled(members: Members, begin: Any, width: int) -> tuple[AbstractField, Float[Array, "width n"]]:
+    return members.block(begin, width)
+
+
+@eqx.filter_jit
+def _joined_compiled(
+    runs: list[LaneRun], errors: list[Array], shape: tuple[int, ...]
+) -> tuple[_Found, Float[Array, "*batch"] | None]:
+    """One run of all members from those of the blocks, of which the last repeats a member."""
+
+    def joined(*parts: Array) -> Array:
+        return jnp.concatenate(parts, axis=-1)[..., : math.prod(shape)]
+
+    error = joined(*errors).reshape(shape) if errors else None
+    return _found(jax.tree.map(joined, *runs), shape), error
+
+
+def _found(run: LaneRun, shape: tuple[int, ...]) -> _Found:
+    states = run.y[None] if run.saved is None else run.saved
+    return _Found(
+        ys=jnp.moveaxis(states, -1, 0).reshape(*shape, *states.shape[:-1]),
+        result=run.result.reshape(shape),
+        num_steps=run.num_steps.reshape(shape),
+        reduced={name: value.reshape(shape) for name, value in run.reduced.items()},
+    )
 
 
 @eqx.filter_jit
@@ -179,40 +267,33 @@ def _run_with_way_back_compiled(lanes: Any, y0: Any, solver: Any, reducers: Any,
     return in_chunks(lambda lanes, y0: run_lanes_reversibly(lanes, y0, solver, reducers, **options), lanes, y0)
 
 
-_way_back_compiled = eqx.filter_jit(reconstruction_error)
-
-
-def _checked_way_back(
-    job: _Job, members: Members, run: LaneRun, width: int, adjoint: Reversible
-) -> tuple[LaneRun, Float[Array, " members"]]:
-    """Go back from the ends: how far from its start each member arrives, and the run with those marked that miss it."""
-    errors = []
-    for begin in range(0, members.count, width):
-        field, starts = members.block(begin, width)
-        picked = np.minimum(np.arange(begin, begin + width), members.count - 1)
-        scalars = _arrays(job.scalars, starts.dtype)
-        steps = run.num_steps[picked]
-        lanes = lanes_of(field)
-        errors.append(
-            _way_back_compiled(lanes, starts.T, run.y[:, picked], job.solver, scalars=scalars, num_steps=steps)
-        )
-    error = jnp.concatenate(errors)[: members.count]
-    lost = (run.result == Result.successful) & ~(error <= adjoint.tolerance_for(error.dtype))
+@eqx.filter_jit
+def _way_back_compiled(
+    field: AbstractField,
+    starts: Float[Array, "lanes n"],
+    run: LaneRun,
+    solver: Any,
+    facts: Facts,
+    *,
+    scalars: tuple[Any, Any, Any],
+    tolerance: float,
+) -> tuple[LaneRun, Float[Array, " lanes"]]:
+    """Go back from the ends: how far from its start each lane arrives, and the run with those marked that miss it."""
+    lanes = lanes_of(field, facts)
+    error = reconstruction_error(lanes, starts.T, run.y, solver, scalars=scalars, num_steps=run.num_steps)
+    lost = (run.result == Result.successful) & ~(error <= tolerance)
     result = jnp.where(lost, Result.irreversible, run.result).astype(jnp.int8)
     return eqx.tree_at(lambda run: run.result, run, result), error
-
-
-def _joined(runs: list[LaneRun], count: int) -> LaneRun:
-    """One run of `count` lanes from those of the blocks, of which the last repeats a member."""
-    if len(runs) == 1:
-        return runs[0]
-    joined: LaneRun = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1)[..., :count], *runs)
-    return joined
 
 
 def _arrays(scalars: tuple[Any, Any, Any], dtype: Any) -> tuple[Array, Array, Array]:
     t0, dt, escape_norm = (jnp.asarray(value, dtype) for value in scalars)
     return t0, dt, escape_norm
+
+
+def _constant(values: Any, dtype: Any) -> Array:
+    """An array; where the values are known, converted by NumPy in a tenth of the time."""
+    return jnp.asarray(np.asarray(values, dtype) if is_concrete(values) else values, dtype)
 
 
 def _steps(t0: Any, t1: Any, dt: Any) -> tuple[Any, Any]:

@@ -101,7 +101,8 @@ def _checked_start(field: AbstractField, y0: Any) -> Array:
     if not isinstance(field, AbstractField):
         raise JaxoscError(f"Got the field {field!r}, expected a jo.CurrentRNN or jo.RateRNN: build one from a weight.")
     y0 = jnp.asarray(y0)
-    y0 = y0.astype(jnp.result_type(y0, field.dtype))
+    if y0.dtype != field.dtype:
+        y0 = y0.astype(jnp.result_type(y0, field.dtype))
     require_size(field, y0)
     require_finite("y0", y0)
     if 0 in y0.shape:

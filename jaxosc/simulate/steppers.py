@@ -45,9 +45,11 @@ class AbstractStepper(eqx.Module):
 
     `nan_means`: what became of a lane whose new state is not finite. `symmetric`: a step of -dt undoes one of dt, to
     rounding. `tape_per_step`: about how many states JAX keeps of a step to differentiate it backward.
+    `looks_at_values`: `require` has a use for the values of a leak or bias: ask it outside of a trace too.
     """
 
     nan_means: ClassVar[Result] = Result.non_finite
+    looks_at_values: ClassVar[bool] = False
 
     @property
     def symmetric(self) -> bool:
@@ -67,7 +69,7 @@ class AbstractStepper(eqx.Module):
         return 30
 
     def require(self, lanes: Lanes) -> None:
-        """Raise one sentence if these networks are known not to suit; asked outside of a trace, where values show."""
+        """Raise one sentence if these networks are known not to suit, of which values show outside of a trace only."""
         return
 
     @abc.abstractmethod
@@ -214,6 +216,8 @@ class ProjectedStepper(AbstractStepper):
     """The steps of another stepper, each projected back to the energy of the start."""
 
     stepper: AbstractStepper
+
+    looks_at_values: ClassVar[bool] = True
 
     @property
     def tape_per_step(self) -> int:

@@ -9,8 +9,18 @@ from problems import skew
 from test_solvers import bounded_field, diffrax_final, measured_orders, random_start, trends
 
 import jaxosc as jo
-from jaxosc.solvers import PoissonSplitting
-from jaxosc.weights import BandedSkew, Bipartite, Circulant, DenseSkew, RotationBlocks, SparseSkew, Symmetrizable
+from jaxosc.solvers import PoissonSplitting, lanes_of
+from jaxosc.solvers.half_sweeps import HalfSweeps
+from jaxosc.weights import (
+    BandedSkew,
+    Bipartite,
+    Circulant,
+    DenseSkew,
+    RotationBlocks,
+    SparseSkew,
+    Symmetrizable,
+    Unconstrained,
+)
 
 KEY = jax.random.key(0)
 
@@ -61,6 +71,36 @@ class TestGroups:
 
 
 MORE_CASES = [(8, jo.CurrentRNN), (32, jo.RateRNN)]
+
+
+class Apart(Unconstrained):
+    """Neurons that meet nobody: one group."""
+
+    @property
+    def colours(self):
+        return (tuple(range(self.size)),)
+
+
+class TestOneBlock:
+    """The first block is the last one, too: whatever acts on it or from outside acts once."""
+
+    @pytest.mark.parametrize("form", [jo.CurrentRNN, jo.RateRNN])
+    def test_flow_from_outside_is_exact(self, form: type) -> None:
+        bias, leak, y0 = jnp.array([0.7, -0.2, 0.1]), 0.4, jnp.array([0.3, 1.0, -2.0])
+        field = form(Apart(jnp.zeros((3, 3))), bias=bias, leak=leak)
+        inflow = bias if form is jo.CurrentRNN else jnp.tanh(bias)
+        exact = inflow / leak + (y0 - inflow / leak) * jnp.exp(-leak * 2.0)
+        for order in (1, 4):
+            run = jo.simulate(field, y0, t1=2.0, dt=0.01, solver=PoissonSplitting(order))
+            # In the rate form the bias acts within sigma, and the leak is split from it.
+            tolerance = 1e-13 if form is jo.CurrentRNN else {1: 5e-3, 4: 1e-9}[order]
+            np.testing.assert_allclose(run.ys[-1], exact, atol=tolerance)
+
+    def test_visits_are_not_joined_with_themselves(self) -> None:
+        (block,) = HalfSweeps(lanes_of(jo.RateRNN(Apart(jnp.zeros((3, 3))))), 2).blocks
+        assert block.width == 3
+        run = jo.simulate(jo.RateRNN(Apart(jnp.zeros((3, 3))), bias=jnp.ones(3)), jnp.zeros(3), t1=2.0, dt=0.1)
+        np.testing.assert_allclose(run.ys[-1], 2.0 * np.tanh(np.ones(3)), rtol=1e-13)
 
 
 class TestBlocks:

@@ -51,7 +51,8 @@ class HalfSweeps:
         self.lanes, self.order, self.in_one_place = lanes, order, in_one_place
         self.blocks = blocks_of(lanes, one_by_one=in_one_place)
         self.outside = has_affine_part(lanes)
-        self.joined = not self.outside and lanes.drive is None
+        # A single block is the first one and the last: joined at both, its visits would be counted twice.
+        self.joined = not self.outside and lanes.drive is None and len(self.blocks) > 1
 
     def step(self, state: AbstractState, t: Any, dt: Array) -> AbstractState:
         """The states after a step of size `dt` from time t."""
@@ -97,10 +98,12 @@ class HalfSweeps:
         """chi(h1) and chi*(h2); the joined ones without the first visit of the first block, but with the next one."""
         there, back = Pass(h1), Pass(h2, backward=True)
         inner = self.blocks[1:-1] if self.joined else self.blocks[:-1]
-        turn = [Piece(inner, (there,)), Piece(self.blocks[-1:], (there, back)), Piece(inner, (back,))]
+        turn = [Piece(self.blocks[-1:], (there, back))]
+        # A piece without blocks is what comes from outside.
+        turn = [Piece(inner, (there,)), *turn, Piece(inner, (back,))] if inner else turn
         if self.joined:
             ahead = () if h3 is None else (Pass(h3),)
-            return [*(turn if inner else turn[1:2]), Piece(self.blocks[:1], (back, *ahead))]
+            return [*turn, Piece(self.blocks[:1], (back, *ahead))]
         return [Piece((), (there,)), *turn, Piece((), (back,))] if self.outside else turn
 
     def _in_one_place(self, state: AbstractState, dt: Array) -> AbstractState:
@@ -143,7 +146,7 @@ class HalfSweeps:
     def _once(self, state: AbstractState, t: Any, dt: Array) -> AbstractState:
         """chi(dt): the time, what comes from outside, then all blocks in order."""
         parts = [()] if self.outside else []
-        for blocks in (*parts, self.blocks[:-1], self.blocks[-1:]):
+        for blocks in (*parts, *filter(None, (self.blocks[:-1], self.blocks[-1:]))):
             state = self._go(state, Piece(blocks, (Pass(dt),)), t + dt)
         return state
 

@@ -10,6 +10,7 @@ import pytest
 from problems import skew
 
 import jaxosc as jo
+from jaxosc.simulate.adaptive_methods import method_of
 from jaxosc.solvers import EnergyProjection, Taylor
 from jaxosc.weights import DenseSkew, Unconstrained
 
@@ -139,3 +140,14 @@ def test_a_first_step_of_ones_own_and_an_implicit_solver_still_work():
     for other in (given, implicit):
         assert np.abs(np.asarray(other.ys - chosen.ys)).max() < 1e-4
     assert 0 < float(implicit.stats["lockstep_efficiency"]) <= 1
+
+
+def test_a_wrapped_solver_is_left_to_diffrax():
+    # Diffrax's wrappers count as instances of what they wrap, but have no tableau.
+    solver = diffrax.HalfSolver(diffrax.Heun())
+    assert method_of(solver, 1e-6, 1e-6, np.float64) is None
+    field, y0 = jo.CurrentRNN(DenseSkew.from_matrix(jnp.array([[0.0, 1.3], [-1.3, 0.0]]))), jnp.array([0.9, -0.4])
+    run = jo.simulate(field, y0, t1=2.0, dt=0.02, solver=solver)
+    exact = jo.oracles.pair_solution(jnp.asarray(2.0), y0, 1.3)
+    # Of second order: (1.3 dt)^2 = 7e-4.
+    assert np.asarray(run.ys[0]) == pytest.approx(np.asarray(exact), abs=3e-4)

@@ -22,7 +22,7 @@ from ..solvers.energy_projection import first_energy, projected, require_conserv
 from ..solvers.lanes import computed_once
 from ..solvers.taylor import order_for, polynomial, step_limit
 from ..solvers.taylor_series import require_series, taylor_coefficients
-from .steppers import moved
+from .steppers import moved, tableau_of
 
 LaneStates = Float[Array, "n lanes"]
 
@@ -286,9 +286,8 @@ def method_of(solver: Any, rtol: float, atol: float, dtype: Any) -> AbstractMeth
         return None if method is None else ProjectedMethod(method)
     if isinstance(solver, Taylor):
         return TaylorMethod(order_for(rtol, atol, dtype) if solver.degree is None else solver.degree)
-    if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
-        return RungeKuttaMethod(solver) if np.any(solver.tableau.b_error) else None
-    return None
+    tableau = tableau_of(solver)
+    return RungeKuttaMethod(solver) if tableau is not None and np.any(tableau.b_error) else None
 
 
 def _expected_speed(lanes: Lanes, x: LaneStates) -> Float[Array, " lanes"]:

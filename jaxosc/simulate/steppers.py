@@ -291,14 +291,23 @@ def stepper_of(solver: Any) -> AbstractStepper:
         return DiscreteGradientStepper(solver)
     if isinstance(solver, Taylor):
         return TaylorStepper(solver.known_order)
-    if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
-        return RungeKuttaStepper(solver.tableau)
+    tableau = tableau_of(solver)
+    if tableau is not None:
+        return RungeKuttaStepper(tableau)
     if isinstance(solver, diffrax.AbstractSolver):
         return VmappedStepper(solver)
     raise JaxoscError(
         f"Got the solver {solver!r}, expected an instance such as jo.ForwardEuler(), jo.solvers.PoissonSplitting(2) or"
         " diffrax.Tsit5(): pass an instance, not a name or a class."
     )
+
+
+def tableau_of(solver: Any) -> diffrax.ButcherTableau | None:
+    """The coefficients of an explicit Runge-Kutta solver of a single term; None for any other solver."""
+    # Diffrax's wrappers, such as `HalfSolver`, count as instances of the class that they wrap.
+    if not isinstance(solver, diffrax.AbstractERK) or isinstance(solver, diffrax.AbstractWrappedSolver):
+        return None
+    return solver.tableau if isinstance(solver.tableau, diffrax.ButcherTableau) else None
 
 
 def moved(x: LaneStates, dt: Array, weights: Any, slopes: list[LaneStates]) -> LaneStates:

@@ -24,14 +24,16 @@ COLOURS = {
     "Taylor": "Purples",
     "engine": "Greens",
     "PairSplitting": "RdPu",
-    "DiscreteGradient": "YlOrBr",
+    "DiscreteGradient": "Wistia",
     "heyoka": "Reds",
     "diffrax": "Greys",
     "others": "copper",
 }
 """Which methods are kin, by how their names begin, and the map their shades are from."""
 
-SHADES = (0.4, 0.9)
+SHADES, ALONE = (0.4, 0.9), 0.65
+"""Which part of a map many share, and where one stands alone."""
+
 MARKERS = "osD^vP*Xhp<>"
 
 
@@ -86,7 +88,7 @@ def _looks(points: Sequence[Point]) -> dict[str, dict[str, Any]]:
     looks = {}
     for name in COLOURS:
         methods = kin.get(name, [])
-        shades = np.linspace(*SHADES, len(methods)) if len(methods) > 1 else [SHADES[1]]
+        shades = np.linspace(*SHADES, len(methods)) if len(methods) > 1 else [ALONE]
         for number, (method, shade) in enumerate(zip(methods, shades, strict=True)):
             look = _look(families[method])
             looks[method] = look | dict(color=colormaps[COLOURS[name]](shade), marker=MARKERS[number % len(MARKERS)])

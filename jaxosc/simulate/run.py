@@ -43,8 +43,9 @@ def simulate(
     """Integrate one network, or any batch of networks and starts, from t0 to t1.
 
     Fixed steps (the default) run in the package's own engine; give `rtol` and `atol` for adaptive ones, with
-    `jo.solvers.Taylor()` or any adaptive solver of Diffrax. Members spread over all local devices unless `y0` was put on
-    one (`jo.configure_cpu(devices=...)` makes several of a CPU). Without `save_every` and `ts` only the final state is kept, and memory does not grow with the number of steps.
+    `jo.solvers.Taylor()` or any adaptive solver of Diffrax. Without `save_every` and `ts` only the final state is kept,
+    and memory does not grow with the number of steps. Members spread over all local devices unless `y0` was put on one
+    (`jo.configure_cpu(devices=...)` makes several of a CPU).
     Called with concrete arrays it compiles once for all step sizes, durations, gains and weights of one shape; called
     inside `jax.jit`, `jax.grad` or `jax.vmap` with concrete times it is differentiable forward and backward.
 

@@ -136,7 +136,7 @@ for name, wrapped in by_tolerance.items():
         evaluations = order * float(run.stats["num_steps"].mean()) / t_short
         state = jnp.median(jnp.abs(run.ys[:, 0] - truth).max(axis=-1))
         found.setdefault(name, []).append((evaluations, float(state), float(jnp.median(jnp.abs(run.energy_drift)))))
-colors |= {"Taylor": "#6A3D9A", "projected Taylor": "#B15928"}
+colors |= {"Taylor": "#6A3D9A", "projected Taylor": "#8A8A00"}
 
 with jo.plotting.style():
     figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.0), layout="constrained", sharex=True)

@@ -263,6 +263,40 @@ def test_ten_thousand_gains_compile_once():
     assert compilations(lambda: jo.simulate(again, Y4, t1=1.0, dt=0.05)) == 0
 
 
+WAYS = pytest.mark.parametrize(
+    "options",
+    [dict(dt=0.1), dict(rtol=1e-3, solver=diffrax.Tsit5()), dict(rtol=1e-3, solver=jo.solvers.Taylor(4))],
+    ids=["fixed", "Runge-Kutta", "Taylor"],
+)
+
+
+@WAYS
+@pytest.mark.parametrize("kind", ["own", "product"])
+def test_a_first_call_is_one_program(options, kind):
+    # Numbers of members that nobody else in this session has compiled for.
+    own = kind == "own"
+    fields, starts = networks(13 if own else 3), np.random.default_rng(0).normal(size=(13 if own else 7, 4))
+    more = dict(options, pairing="zip" if own else "product")
+    assert compilations(lambda: jo.simulate(fields, starts, t1=1.0, **more)) == 1
+
+
+@WAYS
+def test_a_later_call_compiles_nothing(options):
+    fields, starts = networks(3), jnp.ones((3, 4))
+    jo.simulate(fields, starts, t1=1.0, **options)
+    louder = jax.tree.map(lambda leaf: 2 * leaf, fields)
+    assert compilations(lambda: jo.simulate(louder, starts, t0=0.5, t1=2.0, **options)) == 0
+
+
+def test_one_program_serves_any_number_of_blocks(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("jaxosc.simulate.fixed"), "BLOCK_MEMBERS", 6)
+    fields, starts = networks(26), np.ones((26, 4))
+    # That of a block, and two that cut and join.
+    assert compilations(lambda: jo.simulate(fields, starts, t1=1.0, dt=0.1)) == 3
+    fewer = jax.tree.map(lambda leaf: leaf[:20], fields)
+    assert compilations(lambda: jo.simulate(fewer, starts[:20], t1=1.0, dt=0.1)) == 2
+
+
 def test_repr_is_for_people():
     text = repr(jo.simulate(networks(3), Y4, t1=1.0, dt=0.1, reducers=(jo.Norms(),)))
     assert "3 members, n = 4" in text and "3 successful" in text and "dt = 0.1" in text and "max_norm" in text

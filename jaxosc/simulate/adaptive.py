@@ -11,7 +11,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._checks import is_concrete
@@ -21,7 +20,7 @@ from ..solvers import Lanes, lanes_of
 from ..solvers.facts import Facts
 from .adaptive_lanes import AdaptiveRun, run_adaptive_lanes
 from .adaptive_methods import AbstractMethod, Tolerances, method_of
-from .checked_facts import checked_facts
+from .checked_facts import checked_facts, constant
 from .devices import devices_for, spread
 from .members import Members, batch_axes
 from .reducers import relative_drift
@@ -41,6 +40,7 @@ class AdaptiveOptions(eqx.Module):
 class _Found(eqx.Module):
     """The parts of a `Solution` in their final shapes."""
 
+    ts: Float[Array, " times"]
     ys: Float[Array, "*batch times n"]
     result: Int[Array, "*batch"]
     num_steps: Int[Array, "*batch"]
@@ -56,8 +56,8 @@ def run_adaptive(
     **Raises:** `JaxoscError` for networks that the solver cannot run.
     """
     dtype = members.starts.dtype
-    times = _constant(t0, dtype), _constant(t1, dtype)
-    kept_at = _constant([t1] if ts is None else ts, dtype)
+    times = constant(t0, dtype), constant(t1, dtype)
+    kept_at = constant([t1] if ts is None else ts, dtype)
     concrete = is_concrete((members.field, members.starts, times, options, kept_at))
     drive = members.field.drive
     method = method_of(solver, options.rtol, options.atol, dtype) if concrete and drive is None else None
@@ -66,9 +66,9 @@ def run_adaptive(
     else:
         facts = checked_facts(members.field, method)
         devices = devices_for(members.starts, members.count)
-        found = _on_lanes(members, method, options, *times, None if ts is None else kept_at, devices, facts)
+        found = _on_lanes(members, method, options, *times, kept_at, ts is not None, devices, facts)
     return Solution(
-        ts=jnp.asarray(kept_at),
+        ts=found.ts,
         ys=found.ys,
         result=found.result,
         energy_drift=found.energy_drift,
@@ -83,11 +83,6 @@ def run_adaptive(
     )
 
 
-def _constant(value: Any, dtype: Any) -> Any:
-    """An array of that dtype; what is known stays with NumPy, since converting it by JAX takes as long as steps."""
-    return np.asarray(value, dtype) if is_concrete(value) else jnp.asarray(value, dtype)
-
-
 @eqx.filter_jit
 def _on_lanes(
     members: Members,
@@ -95,7 +90,8 @@ def _on_lanes(
     options: AdaptiveOptions,
     t0: Any,
     t1: Any,
-    ts: Any,
+    kept_at: Any,
+    on_the_way: bool,
     devices: tuple[jax.Device, ...],
     facts: Facts,
 ) -> _Found:
@@ -110,7 +106,7 @@ def _on_lanes(
             first_step=options.dt,
             escape_norm=options.escape_norm,
             max_steps=options.max_steps,
-            ts=ts,
+            ts=jnp.asarray(kept_at) if on_the_way else None,
         )
 
     field, starts = members.whole()
@@ -119,14 +115,18 @@ def _on_lanes(
     ran = spread(run, lanes, starts.T, devices)
     states = jnp.moveaxis(ran.y[None] if ran.saved is None else ran.saved, -1, 0)
     efficiency = jnp.sum(ran.num_steps) / jnp.sum(ran.turns)
-    return _found(members, states, ran.result, ran.num_steps, ran.energy_drift, efficiency)
+    return _found(members, kept_at, states, ran.result, ran.num_steps, ran.energy_drift, efficiency)
 
 
-def _found(members: Members, states: Array, result: Array, num_steps: Array, drift: Array, efficiency: Array) -> _Found:
+def _found(
+    members: Members, kept_at: Any, states: Array, result: Array, num_steps: Array, drift: Array, efficiency: Array
+) -> _Found:
     """From flat lists of members: `states` (members, times, n), the others (members,)."""
     shape = members.batch_shape
     states = states.reshape(*shape, *states.shape[1:])
-    return _Found(states, result.reshape(shape), num_steps.reshape(shape), drift.reshape(shape), efficiency)
+    return _Found(
+        jnp.asarray(kept_at), states, result.reshape(shape), num_steps.reshape(shape), drift.reshape(shape), efficiency
+    )
 
 
 @eqx.filter_jit
@@ -155,7 +155,7 @@ def _by_diffrax(
         return kept, _code(solution.result, last[0]), solution.stats["num_steps"].astype(jnp.int32), drift
 
     states, result, num_steps, drift = jax.vmap(one, in_axes=(axes, 0))(field, starts)
-    return _found(members, states, result, num_steps, drift, jnp.mean(num_steps / jnp.max(num_steps)))
+    return _found(members, ts, states, result, num_steps, drift, jnp.mean(num_steps / jnp.max(num_steps)))
 
 
 def _code(result: diffrax.RESULTS, last: Float[Array, " n"]) -> Array:

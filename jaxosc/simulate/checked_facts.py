@@ -1,9 +1,11 @@
-"""What is asked of the values of networks before they disappear into a compiled program."""
+"""What is asked of values, and made of them, before they disappear into a compiled program."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax.numpy as jnp
+import numpy as np
 
+from .._checks import is_concrete
 from ..fields import AbstractField
 from ..solvers import Lanes, lanes_of
 from ..solvers.facts import Facts, facts_of
@@ -29,3 +31,11 @@ def checked_facts(field: AbstractField, judge: _Judge) -> Facts:
         networks, _ = Members(field, jnp.zeros(field.size), field.batch_shape, 0).whole()
         judge.require(lanes_of(networks))
     return facts
+
+
+def constant(value: Any, dtype: Any) -> Any:
+    """An array of that dtype, for a compiled program; what is known stays with NumPy.
+
+    A conversion by JAX takes as long as many steps, and is a program of its own.
+    """
+    return np.asarray(value, dtype) if is_concrete(value) else jnp.asarray(value, dtype)

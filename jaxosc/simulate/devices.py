@@ -23,11 +23,12 @@ LEAST_SHARE = 64
 """Members that a device must get for its sake to be asked."""
 
 
-def devices_for(y0: Array, count: int) -> tuple[jax.Device, ...]:
+def devices_for(y0: Array | np.ndarray, count: int) -> tuple[jax.Device, ...]:
     """The devices that `count` members from `y0` are spread over: one if `y0` was put somewhere on purpose."""
     devices = tuple(jax.local_devices())
-    if y0.committed or count < LEAST_SHARE * len(devices):
-        return tuple(y0.devices())[:1]
+    placed = isinstance(y0, jax.Array) and y0.committed
+    if placed or count < LEAST_SHARE * len(devices):
+        return tuple(y0.devices())[:1] if isinstance(y0, jax.Array) else devices[:1]
     return devices
 
 

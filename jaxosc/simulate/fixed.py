@@ -17,7 +17,7 @@ from ..fields import AbstractField
 from ..solvers import lanes_of
 from ..solvers.facts import Facts
 from .adjoints import Adjoint, Checkpointed, Reversible, choose_adjoint, why_not_reversible
-from .checked_facts import checked_facts
+from .checked_facts import checked_facts, constant
 from .chunks import in_chunks, run_in_chunks
 from .devices import devices_for, spread
 from .engine import LaneRun, SaveTimes, run_lanes
@@ -60,6 +60,7 @@ class _Job(NamedTuple):
 class _Found(eqx.Module):
     """The parts of a `Solution` in their final shapes."""
 
+    ts: Float[Array, " times"]
     ys: Float[Array, "*batch times n"]
     result: Int[Array, "*batch"]
     num_steps: Int[Array, "*batch"]
@@ -93,18 +94,18 @@ def run_fixed(
     single = options.throw and not members.batch_shape
     job = _Job(solver, reducers, scalars, num_steps, save, adjoint, single)
     stats: dict[str, Any] = {}
+    if kept_at is None:
+        kept_at = constant([t0 + num_steps * dt], starts.dtype)
     if traced:
-        found = _found(_run_traced(job, *members.whole()), members.batch_shape)
+        found = _found(_run_traced(job, *members.whole()), kept_at, members.batch_shape)
     else:
         asked = options.adjoint if isinstance(options.adjoint, Reversible) else None
         back = None if asked is None or why_not_reversible(solver, reducers) else asked
-        found, error = _run_concrete(job, members, back)
+        found, error = _run_concrete(job, members, kept_at, back)
         stats = {} if error is None else {"reconstruction_error": error}
-    if kept_at is None:
-        kept_at = _constant([t0 + num_steps * dt], starts.dtype)
     reduced = dict(found.reduced)
     return Solution(
-        ts=kept_at,
+        ts=found.ts,
         ys=found.ys,
         result=found.result,
         energy_drift=reduced.pop("energy_drift"),
@@ -121,7 +122,7 @@ def run_fixed(
 
 
 def _run_concrete(
-    job: _Job, members: Members, adjoint: Reversible | None
+    job: _Job, members: Members, kept_at: Any, adjoint: Reversible | None
 ) -> tuple[_Found, Float[Array, "*batch"] | None]:
     """In one program if one block holds all, else in blocks. With `adjoint` also how far from the starts a run back
     from the ends arrives; members that miss theirs are marked.
@@ -135,7 +136,7 @@ def _run_concrete(
     )
     if members.count <= width and adjoint is None:
         facts = checked_facts(members.field, stepper)
-        return _run_all_compiled(members, job.solver, job.reducers, devices, facts, **options), None
+        return _run_all_compiled(members, kept_at, job.solver, job.reducers, devices, facts, **options), None
     width = min(width, members.count)
     runs, errors = [], []
     for begin in range(0, members.count, width):
@@ -149,7 +150,7 @@ def _run_concrete(
             )
             errors.append(error)
         runs.append(run)
-    return _joined_compiled(runs, errors, members.batch_shape)
+    return _joined_compiled(runs, errors, kept_at, members.batch_shape)
 
 
 def _run_traced(job: _Job, field: AbstractField, starts: Float[Array, "lanes n"]) -> LaneRun:
@@ -208,10 +209,16 @@ _run_in_chunks_compiled = eqx.filter_jit(run_in_chunks)
 
 @eqx.filter_jit
 def _run_all_compiled(
-    members: Members, solver: Any, reducers: Any, devices: tuple[jax.Device, ...], facts: Facts, **options: Any
+    members: Members,
+    kept_at: Any,
+    solver: Any,
+    reducers: Any,
+    devices: tuple[jax.Device, ...],
+    facts: Facts,
+    **options: Any,
 ) -> _Found:
     run = _run_block(*members.whole(), solver, reducers, devices, facts, **options)
-    return _found(run, members.batch_shape)
+    return _found(run, kept_at, members.batch_shape)
 
 
 def _run_block(
@@ -241,7 +248,7 @@ def _block_compiled(members: Members, begin: Any, width: int) -> tuple[AbstractF
 
 @eqx.filter_jit
 def _joined_compiled(
-    runs: list[LaneRun], errors: list[Array], shape: tuple[int, ...]
+    runs: list[LaneRun], errors: list[Array], kept_at: Any, shape: tuple[int, ...]
 ) -> tuple[_Found, Float[Array, "*batch"] | None]:
     """One run of all members from those of the blocks, of which the last repeats a member."""
 
@@ -249,12 +256,13 @@ def _joined_compiled(
         return jnp.concatenate(parts, axis=-1)[..., : math.prod(shape)]
 
     error = joined(*errors).reshape(shape) if errors else None
-    return _found(jax.tree.map(joined, *runs), shape), error
+    return _found(jax.tree.map(joined, *runs), kept_at, shape), error
 
 
-def _found(run: LaneRun, shape: tuple[int, ...]) -> _Found:
+def _found(run: LaneRun, kept_at: Any, shape: tuple[int, ...]) -> _Found:
     states = run.y[None] if run.saved is None else run.saved
     return _Found(
+        ts=kept_at if isinstance(kept_at, jax.Array) else jnp.asarray(kept_at),
         ys=jnp.moveaxis(states, -1, 0).reshape(*shape, *states.shape[:-1]),
         result=run.result.reshape(shape),
         num_steps=run.num_steps.reshape(shape),
@@ -289,11 +297,6 @@ def _way_back_compiled(
 def _arrays(scalars: tuple[Any, Any, Any], dtype: Any) -> tuple[Array, Array, Array]:
     t0, dt, escape_norm = (jnp.asarray(value, dtype) for value in scalars)
     return t0, dt, escape_norm
-
-
-def _constant(values: Any, dtype: Any) -> Array:
-    """An array; where the values are known, converted by NumPy in a tenth of the time."""
-    return jnp.asarray(np.asarray(values, dtype) if is_concrete(values) else values, dtype)
 
 
 def _steps(t0: Any, t1: Any, dt: Any) -> tuple[Any, Any]:

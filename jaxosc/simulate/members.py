@@ -33,7 +33,7 @@ class Members(eqx.Module):
     """
 
     field: AbstractField
-    starts: Float[Array, "*batch n"]
+    starts: Float[Array | np.ndarray, "*batch n"]
     batch_shape: Shape = eqx.field(static=True)
     later_axes: int = eqx.field(static=True)
 
@@ -55,14 +55,14 @@ class Members(eqx.Module):
         numbers = jnp.minimum(begin + jnp.arange(width), self.count - 1)
 
         def picked(array: Array, own: Shape, core: Shape) -> Array:
-            return array.reshape(-1, *core)[self._places(numbers, own)]
+            return jnp.asarray(array).reshape(-1, *core)[self._places(numbers, own)]
 
         return self._taken(picked)
 
     def _taken(self, take: Callable[[Array, Shape, Shape], Array]) -> tuple[AbstractField, Array]:
         """`take` of all that members have of their own, given its batch axes, one for each of all, and the others."""
 
-        def taken(array: Array, own: Shape, later: int) -> Array:
+        def taken(array: Any, own: Shape, later: int) -> Array:
             core = array.shape[len(own) :]
             own = own + (1,) * later
             return take(array, (1,) * (len(self.batch_shape) - len(own)) + own, core)
@@ -104,7 +104,7 @@ def batch_axes(field: AbstractField) -> Any:
     )
 
 
-def pair_members(field: AbstractField, y0: Float[Array, "*batch n"], pairing: str) -> Members:
+def pair_members(field: AbstractField, y0: Float[Array | np.ndarray, "*batch n"], pairing: str) -> Members:
     """Pair the networks of `field` with the starts `y0` (..., n).
 
     **Raises:** `JaxoscError` when the axes do not broadcast (zip), and for an unknown pairing.

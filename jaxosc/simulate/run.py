@@ -97,11 +97,12 @@ def simulate(
     return solution
 
 
-def _checked_start(field: AbstractField, y0: Any) -> Array:
-    """`y0` as an array of the common dtype."""
+def _checked_start(field: AbstractField, y0: Any) -> Array | np.ndarray:
+    """`y0` as an array of the common dtype, NumPy's if it was."""
     if not isinstance(field, AbstractField):
         raise JaxoscError(f"Got the field {field!r}, expected a jo.CurrentRNN or jo.RateRNN: build one from a weight.")
-    y0 = jnp.asarray(y0)
+    if not isinstance(y0, np.ndarray):  # which the compiled program takes as it is, at no cost
+        y0 = jnp.asarray(y0)
     if y0.dtype != field.dtype:
         y0 = y0.astype(jnp.result_type(y0, field.dtype))
     require_size(field, y0)

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,12 @@ import pytest
 from jaxtyping import Array
 
 import jaxosc as jo
+from jaxosc._choices import OWN_COLUMNS_UP_TO
 from jaxosc.activations import AbstractActivation
-from jaxosc.simulate.chunks import chunk_lanes, run_in_chunks
+from jaxosc.simulate.chunks import chunk_lanes, in_chunks, run_in_chunks
 from jaxosc.simulate.engine import SaveTimes, run_lanes
+from jaxosc.simulate.steppers import stepper_of
 from jaxosc.solvers import PoissonSplitting, lanes_of
-from jaxosc.solvers.lanes import OWN_COLUMNS_UP_TO
 
 REDUCERS = (jo.EnergyDrift(), jo.Norms(), jo.Crossings())
 compiled = eqx.filter_jit(run_lanes)
@@ -70,6 +72,26 @@ class TestChunks:
         for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
             np.testing.assert_array_equal(one, other)
         assert np.abs(np.asarray(parts.y) - np.asarray(y0)).max() > 0.1
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("solver", [jo.ForwardEuler(), PoissonSplitting(2), diffrax.Tsit5()], ids=repr)
+    def test_change_no_bit_with_large_weights_of_their_own(self, solver, dtype):
+        """Whatever form the products take: sums over neurons keep their order."""
+        n, count = 24, 150
+        keys = jax.random.split(jax.random.key(0), count)
+        field = jo.CurrentRNN(jax.vmap(lambda key: jo.weights.DenseSkew.random(key, n, dtype=dtype))(keys))
+        lanes, y0 = lanes_of(field), jax.random.normal(jax.random.key(1), (n, count), dtype)
+        assert chunk_lanes(lanes, dtype, stepper_of(solver).use) < count
+        whole, parts = (run(lanes, y0, solver, (), **options(12)).y for run in (compiled, compiled_in_chunks))
+        np.testing.assert_array_equal(whole, parts)
+
+        @jax.jit
+        def narrow(lanes, y0):
+            # About the fewest lanes that the engine takes together, at larger n.
+            return in_chunks(lambda lanes, y0: run_lanes(lanes, y0, solver, (), **options(12)), lanes, y0, 16).y
+
+        np.testing.assert_array_equal(whole, narrow(lanes, y0))
+        assert np.abs(np.asarray(whole - y0)).max() > 0.1
 
     def test_leave_alone_what_all_lanes_share(self):
         """An activation may hold arrays of any length, also that of a chunk and more."""

@@ -18,6 +18,7 @@ FLOORS = {
     "_errors": 0,
     "_checks": 0,
     "_cpu": 0,
+    "_choices": 0,
     "_elementary": 0,
     "_activation_report": 0,
     "activations": 0,

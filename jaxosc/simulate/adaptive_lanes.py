@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .. import _choices
 from .._cpu import loops_are_kernels
 from .._elementary import sum_rows
 from .._results import Result
@@ -24,16 +25,6 @@ from ..solvers import Lanes
 from .adaptive_methods import AbstractMethod, Attempt, Tolerances
 from .chunks import in_chunks
 from .reducers import relative_drift
-
-CHUNK_LANES, CHUNK_LANES_OF_FEW = 64, 256
-"""Lanes that go in lockstep: more of them wait longer for the slowest, fewer do not fill the vector units.
-
-Measured with Taylor at n = 2, 8, 32 and rtol 1e-6, 1e-15: 64 is best or nearly so, but for n = 2 where operations are
-calls, see `configure_cpu`: there 256 take 0.7 of the time.
-"""
-
-FEW_NEURONS = 4
-"""Up to this n a step is so short that the calls rule."""
 
 
 class AdaptiveRun(eqx.Module):
@@ -127,7 +118,8 @@ def run_adaptive_lanes(
 
 def chunk_width(n: int) -> int:
     """How many lanes of n neurons run together."""
-    return CHUNK_LANES_OF_FEW if n <= FEW_NEURONS and not loops_are_kernels() else CHUNK_LANES
+    few = n <= _choices.FEW_NEURONS and not loops_are_kernels()
+    return _choices.CHUNK_LANES_OF_FEW if few else _choices.CHUNK_LANES
 
 
 def _travel(journey: _Journey, y0: Array, first_step: Any) -> AdaptiveRun:

@@ -13,37 +13,36 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .. import _choices
+from .._cpu import loops_are_kernels
 from ..solvers import Lanes
 from ..solvers.lanes import own_axes
 from .engine import LaneRun, run_lanes
 from .reducers import AbstractReducer
+from .steppers import stepper_of
 
 Found = TypeVar("Found")
 """What a run of lanes leaves behind: arrays with the lane axis last."""
 
-CHUNK_BYTES = 2**14
-"""What the states of a chunk take. Half of that and four times as much are slower, by up to a half, for some of Euler,
-order-2 splitting, Tsit5 and Dopri8 at n = 2, 8 and 32, in float32 and float64, with shared and own weights."""
 
-MOST_LANES = 1024
-"""Beyond this a chunk gains nothing."""
-
-LEAST_LANES, LEAST_OWN_LANES = 256, 128
-"""Below this the fixed cost of an operation rules; weights of their own crowd the cache, so fewer of those."""
-
-
-def chunk_lanes(lanes: Lanes, dtype: Any) -> int:
-    """How many lanes run together: a power of two."""
-    fitting = CHUNK_BYTES / (lanes.size * np.dtype(dtype).itemsize)
-    least = LEAST_LANES if lanes.matrix.shape[-1] == 1 else LEAST_OWN_LANES
-    return int(2 ** np.floor(np.log2(np.clip(fitting, least, MOST_LANES))))
+def chunk_lanes(lanes: Lanes, dtype: Any, use: _choices.Use = "pieces") -> int:
+    """How many lanes run together: a power of two. `use`, what a step does with W."""
+    itemsize, own = np.dtype(dtype).itemsize, lanes.matrix.shape[-1] > 1
+    # An accelerator that runs the engine (see on_device.py) has no such cache, and wants many lanes.
+    if own and lanes.size >= _choices.LARGE_FROM and jax.default_backend() == "cpu":
+        width = _choices.large_lanes(lanes.size, itemsize, use, loops_are_kernels())
+    else:
+        least = _choices.LEAST_OWN_LANES if own else _choices.LEAST_LANES
+        width = np.clip(_choices.CHUNK_BYTES / (lanes.size * itemsize), least, _choices.MOST_LANES)
+    return int(2 ** np.floor(np.log2(width)))
 
 
 def run_in_chunks(
     lanes: Lanes, y0: Float[Array, "n lanes"], solver: Any, reducers: tuple[AbstractReducer, ...], **options: Any
 ) -> LaneRun:
     """As `run_lanes`, chunk by chunk. Call it inside a `jax.jit` of your own."""
-    return in_chunks(lambda lanes, y0: run_lanes(lanes, y0, solver, reducers, **options), lanes, y0)
+    width = chunk_lanes(lanes, y0.dtype, stepper_of(solver).use)
+    return in_chunks(lambda lanes, y0: run_lanes(lanes, y0, solver, reducers, **options), lanes, y0, width)
 
 
 def in_chunks(

@@ -168,7 +168,8 @@ def run_lanes(
     """
     dtype = y0.dtype
     scalars = [jnp.asarray(value, dtype) for value in (t0, dt, escape_norm)]
-    run = Run(lanes.prepared(), stepper_of(solver), reducers, *scalars)
+    stepper = stepper_of(solver)
+    run = Run(lanes.prepared(stepper.use), stepper, reducers, *scalars)
     loop = run.start(y0)
     if save is None:
         return run.finish(march(run, loop, num_steps, segments), None)

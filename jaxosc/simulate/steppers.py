@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._choices import Use
 from .._errors import JaxoscError
 from .._results import Result
 from ..solvers import (
@@ -45,11 +46,13 @@ class AbstractStepper(eqx.Module):
 
     `nan_means`: what became of a lane whose new state is not finite. `symmetric`: a step of -dt undoes one of dt, to
     rounding. `tape_per_step`: about how many states JAX keeps of a step to differentiate it backward.
-    `looks_at_values`: `require` has a use for the values of a leak or bias: ask it outside of a trace too.
+    `looks_at_values`: `require` has a use for the values of a leak or bias: ask it outside of a trace too. `use`: what
+    a step does with W, from which layout and chunks follow.
     """
 
     nan_means: ClassVar[Result] = Result.non_finite
     looks_at_values: ClassVar[bool] = False
+    use: ClassVar[Use] = "pieces"
 
     @property
     def symmetric(self) -> bool:
@@ -83,6 +86,8 @@ class AbstractStepper(eqx.Module):
 
 class EulerStepper(AbstractStepper):
     """x + dt f(x)."""
+
+    use: ClassVar[Use] = "once"
 
     def init(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates) -> PyTree:
         """No memory."""
@@ -173,6 +178,8 @@ class RungeKuttaStepper(AbstractStepper):
     """
 
     tableau: diffrax.ButcherTableau = eqx.field(static=True)
+
+    use: ClassVar[Use] = "stages"
 
     def init(self, lanes: Lanes, t: Array, dt: Array, x: LaneStates) -> PyTree:
         """The first slope, where it is the last one of the step before."""

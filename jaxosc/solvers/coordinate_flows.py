@@ -22,14 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .. import _choices
 from .lanes import Lanes, lane_product
 from .states import AbstractState
-
-SINGLES_UP_TO = 10
-"""Up to this n a dense sweep is written out neuron by neuron; beyond, it goes block by block."""
-
-BLOCK = 8
-"""Neurons in a dense block (measured at n = 32 and 128, own and shared W: 4 and 16 were slower)."""
 
 COLOURS_UP_TO = 16
 """A sweep over groups is written out, so beyond this many a dense one compiles faster."""
@@ -97,7 +92,7 @@ def blocks_of(lanes: Lanes, one_by_one: bool = False) -> tuple[Block, ...]:
     n, colours = lanes.size, lanes.colours
     if colours is not None and lanes.hollow and len(colours) <= COLOURS_UP_TO:
         return tuple(_group(colour) for colour in colours if colour)
-    width = 1 if one_by_one or n <= SINGLES_UP_TO else BLOCK
+    width = 1 if one_by_one or n <= _choices.SINGLES_UP_TO else _choices.BLOCK
     return tuple(Block(start, min(width, n - start), independent=width == 1) for start in range(0, n, width))
 
 

@@ -14,19 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .. import _choices
 from .._checks import is_concrete
+from .._cpu import loops_are_kernels
 from .._elementary import sum_rows
 from .._errors import JaxoscError
 from ..activations import AbstractActivation
 from ..fields import AbstractField, RateRNN, solve_energy_shift
 from .facts import Facts
-
-UNROLLED_UP_TO = 11
-"""Up to this n a product is written as a sum of columns; beyond, as a matrix product (measured crossing 8-16)."""
-
-OWN_COLUMNS_UP_TO = 16
-"""The same for lanes with a W of their own: sums of columns still win at 16, products of each lane at 24 and more."""
-
 
 PER_LANE = ("matrix", "gain", "bias", "leak", "energy_weights", "energy_shift")
 """The parts of `Lanes` whose last axis counts lanes; whatever activation and drive hold is the same for all."""
@@ -69,12 +64,14 @@ class Lanes(eqx.Module):
         """The number of neurons n."""
         return self.matrix.shape[0]
 
-    def prepared(self) -> "Lanes":
+    def prepared(self, use: _choices.Use = "stages") -> "Lanes":
         """The same networks ready for many steps: a large W of its own is laid out for matrix products.
 
-        Within a loop the compiler would lay it out anew in every step (n = 32: 20 ns a neuron instead of 4).
+        Within a loop the compiler would lay it out anew in every step (n = 32: 20 ns a neuron instead of 4). `use`,
+        what a step does with W, decides from which size on it is large.
         """
-        if self.matrix.shape[-1] == 1 or self.size <= OWN_COLUMNS_UP_TO:
+        up_to = _choices.own_columns_up_to(use, self.matrix.dtype.itemsize, loops_are_kernels())
+        if self.matrix.shape[-1] == 1 or self.size <= up_to:
             return self
         by_lane = jnp.moveaxis(self.matrix, -1, 0)
         return eqx.tree_at(lambda lanes: lanes.by_lane, self, by_lane, is_leaf=lambda leaf: leaf is None)
@@ -116,7 +113,7 @@ class Lanes(eqx.Module):
     def times_matrix(self, x: Float[Array, "n lanes"]) -> Float[Array, "n lanes"]:
         """gain W x of every lane."""
         if self.by_lane is None:
-            product = lane_product(self.matrix, x)
+            product = lane_product(self.matrix, x, max(_choices.ONE_PRODUCT_COLUMNS_UP_TO.values()))
         else:
             product = jnp.einsum("lij,lj->li", self.by_lane, x.T, precision="highest").T
         return product if self.gain is None else self.gain[None, :] * product
@@ -133,10 +130,16 @@ def own_axes(lanes: Lanes) -> Lanes:
     return eqx.tree_at(parts, shared, axes, is_leaf=lambda leaf: leaf is None)
 
 
-def lane_product(matrix: Float[Array, "m n #lanes"], x: Float[Array, "n lanes"]) -> Float[Array, "m lanes"]:
-    """W x in every lane, in full precision. The sum of columns has a fixed order, the products leave it to XLA."""
+def lane_product(
+    matrix: Float[Array, "m n #lanes"], x: Float[Array, "n lanes"], own_up_to: int | None = None
+) -> Float[Array, "m lanes"]:
+    """W x in every lane, in full precision. The sum of columns has a fixed order, the products leave it to XLA.
+
+    `own_up_to`: how many columns of an own W are summed one by one, None for the usual choice.
+    """
     columns, shared = matrix.shape[1], matrix.shape[2] == 1
-    if columns <= (UNROLLED_UP_TO if shared else OWN_COLUMNS_UP_TO):
+    own_up_to = _choices.OWN_COLUMNS_UP_TO if own_up_to is None else own_up_to
+    if columns <= (_choices.UNROLLED_UP_TO if shared else own_up_to):
         total = matrix[:, 0] * x[0:1]
         for j in range(1, columns):
             total = total + matrix[:, j] * x[j : j + 1]

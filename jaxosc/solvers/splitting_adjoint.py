@@ -25,11 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from .. import _choices
 from .affine import affine_flow
 from .compositions import COMPOSITIONS
 from .coordinate_flows import Block
 from .half_sweeps import HalfSweeps, Piece
-from .lanes import UNROLLED_UP_TO, Lanes, lane_product
+from .lanes import Lanes, lane_product
 from .pending_rows import PendingRows
 
 LaneStates = Float[Array, "n lanes"]
@@ -72,7 +73,7 @@ class SplittingWayBack:
         n, lanes = x.shape
         matrix, bias, leak = self.moving
         # From where products are matrix products, so is the sum over lanes.
-        summed = self.lanes.matrix.shape[-1] == 1 and n > UNROLLED_UP_TO
+        summed = self.lanes.matrix.shape[-1] == 1 and n > _choices.UNROLLED_UP_TO
         shapes = [(n, block.width, 1 if summed else lanes) for block in self.sweeps.blocks]
         return SplittingGradient(
             parts=tuple(jnp.zeros(shape, x.dtype) for shape in shapes) if matrix else None,

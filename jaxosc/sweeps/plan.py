@@ -20,10 +20,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from .._choices import UNROLLED_UP_TO
 from .._errors import JaxoscError
 from ..solvers import EnergyProjection, ForwardEuler, PoissonSplitting, Taylor
 from ..solvers.compositions import SWEEPS_PER_STEP
-from ..solvers.lanes import UNROLLED_UP_TO
 from .catalogue import Choice
 from .memory import amount, memory_bound, readable
 from .schema import Dimension, dimensions, variables

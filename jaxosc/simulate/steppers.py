@@ -199,6 +199,8 @@ class RungeKuttaStepper(AbstractStepper):
 class TaylorStepper(AbstractStepper):
     """Taylor series of a fixed order."""
 
+    use: ClassVar[Use] = "stages"
+
     order: int = eqx.field(static=True)
 
     @property

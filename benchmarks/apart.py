@@ -18,26 +18,12 @@ import jaxosc as jo
 
 from .harness import timed
 
-TWO_FLAGS = (
-    "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=16000000 --xla_cpu_prefer_vector_width=512"
-)
-"""A chunk's whole loop becomes one kernel, with the widest vectors that there are."""
-
 _made: dict[str, Callable[[], Any]] = {}
 
 
 def start() -> concurrent.futures.ProcessPoolExecutor:
     """The process, on the same core; it ends with the `with` block that the caller opens."""
-    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _set_flags)
-
-
-def _set_flags() -> None:
-    """Before the first computation: by the package's own word where it has one."""
-    configure = getattr(jo, "configure_cpu", None)
-    if configure is not None:
-        configure()
-    else:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {TWO_FLAGS}".strip()
+    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), jo.configure_cpu)
 
 
 @dataclasses.dataclass(frozen=True)

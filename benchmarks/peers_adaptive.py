@@ -91,12 +91,12 @@ def in_cost_order(problem: Problem) -> Runner:
 def peers() -> list[Peer]:
     """All of them, ours first."""
     tsit5 = functools.partial(_simulated, diffrax.Tsit5())
-    ours = [Peer(TSIT5, tsit5), Peer(TSIT5 + FLAGS, tsit5, apart=True)]
-    if hasattr(jo.solvers, "Taylor"):
-        taylor = functools.partial(_simulated, jo.solvers.Taylor())
-        ours += [Peer(TAYLOR, taylor), Peer(TAYLOR + FLAGS, taylor, apart=True)]
+    taylor = functools.partial(_simulated, jo.solvers.Taylor())
     return [
-        *ours,
+        Peer(TSIT5, tsit5),
+        Peer(TSIT5 + FLAGS, tsit5, apart=True),
+        Peer(TAYLOR, taylor),
+        Peer(TAYLOR + FLAGS, taylor, apart=True),
         Peer(DIFFRAX, by_diffrax(diffrax.Tsit5(), adaptive=True), "diffrax"),
         Peer(
             "the same, sorted by |W|, 64 at a time", in_cost_order, "diffrax", suits=lambda case: case.kind == "gains"

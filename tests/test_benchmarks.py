@@ -52,6 +52,26 @@ def test_work_precision_runs(fresh_python, tmp_path):
     assert (tmp_path / "work_precision.png").stat().st_size > 20_000
 
 
+def test_choices_are_measured(fresh_python, tmp_path):
+    record, text = ran(fresh_python, tmp_path, "choices", "--only", "CHUNK_BYTES")
+    (answer,) = record["answers"]
+    assert set(answer["over_best"]) == {str(2**power) for power in (13, 14, 16)}
+    assert min(answer["over_best"].values()) == 1
+    assert answer["is_right"] == (answer["over_best"][str(answer["chosen"])] <= 1.1)
+    assert "within 10" in text
+
+
+def test_every_choice_is_asked_about(room):
+    """And an override lasts as long as it is meant to."""
+    choices, table = room("choices"), importlib.import_module("jaxosc._choices")
+    names = {name for name in vars(table) if name.isupper()}
+    assert {question.constant for question in choices.questions()} == names
+    before = table.BLOCK
+    with choices.overridden("BLOCK", 3):
+        assert table.BLOCK == 3
+    assert before == table.BLOCK
+
+
 @pytest.mark.slow
 def test_gradients_run(fresh_python, tmp_path):
     record, text = ran(fresh_python, tmp_path, "gradients")

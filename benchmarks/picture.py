@@ -88,7 +88,7 @@ def _looks(points: Sequence[Point]) -> dict[str, dict[str, Any]]:
     looks = {}
     for name in COLOURS:
         methods = kin.get(name, [])
-        shades = np.linspace(*SHADES, len(methods)) if len(methods) > 1 else [ALONE]
+        shades = [ALONE] if len(methods) == 1 else np.linspace(*SHADES, len(methods))
         for number, (method, shade) in enumerate(zip(methods, shades, strict=True)):
             look = _look(families[method])
             looks[method] = look | dict(color=colormaps[COLOURS[name]](shade), marker=MARKERS[number % len(MARKERS)])

@@ -78,7 +78,7 @@ def own_columns_up_to(use: Use, itemsize: int, kernels: bool) -> int:
     """Up to which n a product with an own W is a sum of columns; `kernels`, as `loops_are_kernels`."""
     if use != "once":
         return OWN_COLUMNS_UP_TO
-    return ONE_PRODUCT_COLUMNS_UP_TO["kernels" if kernels else "calls", itemsize]
+    return ONE_PRODUCT_COLUMNS_UP_TO["kernels" if kernels else "calls", 8 if itemsize > 4 else 4]
 
 
 def large_lanes(n: int, itemsize: int, use: Use, kernels: bool) -> float:

@@ -294,10 +294,10 @@ def test_vmap_of_a_gradient_equals_the_batch_and_a_loop():
         return jnp.sum(run(jo.CurrentRNN(weight), y0, REVERSIBLE, t1=20.0, save_every=50).ys ** 3)
 
     gradient = jax.grad(loss, (0, 1))
-    single = jax.jit(gradient)
+    single = jax.jit(gradient, compiler_options=QUICKLY)
     by_weight, by_start = single(weight, y0)
     looped = jax.tree.map(lambda *parts: jnp.stack(parts), *(single(weight, start) for start in y0))
-    mapped = jax.jit(jax.vmap(gradient, in_axes=(None, 0)))(weight, y0)
+    mapped = jax.jit(jax.vmap(gradient, in_axes=(None, 0)), compiler_options=QUICKLY)(weight, y0)
     for each_weight, each_start in (looped, mapped):
         assert_same([each_weight.entries.sum(axis=0), each_start], [by_weight.entries, by_start], ROUNDING)
 
@@ -471,7 +471,8 @@ class TestRefusal:
             return seen(run(field, y0, REVERSIBLE, t1=20.0).ys)
 
         leak = jnp.asarray([0.0, 5.0])
-        gradient = jax.jit(jax.grad(loss, (0, 1, 2, 3)))(dense(2), jnp.asarray([0.4, 0.3]), leak, normal(2, 2))
+        gradient = jax.jit(jax.grad(loss, (0, 1, 2, 3)), compiler_options=QUICKLY)
+        gradient = gradient(dense(2), jnp.asarray([0.4, 0.3]), leak, normal(2, 2))
         weight, strength, leak, y0 = (np.isnan(leaf).tolist() for leaf in jax.tree.leaves(gradient))
         assert weight == [True] and strength == [True, True]
         assert leak == [False, True] and y0 == [[False, False], [True, True]]

@@ -65,7 +65,7 @@ class TestKernel:
         [
             ("cuda", 2, False, EULER, 300),  # no multiple of the tile
             ("tpu", 8, False, PoissonSplitting(2), 3),  # less than a tile
-            ("cuda", 32, False, EULER, 7),
+            pytest.param("cuda", 32, False, EULER, 7, marks=pytest.mark.slow),
             ("cuda", 32, True, PoissonSplitting(2), 7),
             pytest.param("tpu", 2, True, PoissonSplitting(4), 1030, marks=pytest.mark.slow),
             pytest.param("cuda", 8, True, PoissonSplitting(4), 5, marks=pytest.mark.slow),

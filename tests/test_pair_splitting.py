@@ -1,5 +1,7 @@
 """Pair splitting: exact for the pair, order 2 elsewhere, the energy kept to rounding at any step size and amplitude."""
 
+import functools
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -342,11 +344,11 @@ class TestGradients:
         point = (weight.entries, y0, jnp.asarray(dt))
         along = (random_start(3, 62), random_start(3, 63), jnp.asarray(0.3))
         shifted = (jax.tree.map(lambda a, b, sign=sign: a + sign * 1e-5 * b, point, along) for sign in (1, -1))
-        ahead, behind = (np.asarray(_end(*at)) for at in shifted)
+        ahead, behind = (np.asarray(_forward(at, along)[0]) for at in shifted)
         differences = (ahead - behind) / 2e-5
         # Of states near 30 by steps of 1e-5: 1e-9 of rounding, and 1e-10 times the third derivative (1e4 at dt = 4).
         tolerance = 1e-7 * (1 + np.abs(differences).max())
-        assert _forward(point, along) == pytest.approx(differences, abs=tolerance)
+        assert _forward(point, along)[1] == pytest.approx(differences, abs=tolerance)
         rows = [_backward(point, row) for row in np.eye(3)]
         backward = [sum(float(jnp.sum(a * b)) for a, b in zip(row, along, strict=True)) for row in rows]
         assert backward == pytest.approx(differences, abs=tolerance)
@@ -364,9 +366,10 @@ def _of_entries(entries, y0, dt):
     return TestGradients.end(DenseSkew(entries), y0, dt)
 
 
-_end = jax.jit(_of_entries)
-_forward = jax.jit(lambda point, along: jax.jvp(_of_entries, point, along)[1])
-_backward = jax.jit(lambda point, row: jax.vjp(_of_entries, *point)[1](row))
+# Compiling takes most of the time here, and less of it so.
+_quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+_forward = _quickly(lambda point, along: jax.jvp(_of_entries, point, along))
+_backward = _quickly(lambda point, row: jax.vjp(_of_entries, *point)[1](row))
 
 
 class TestRefuses:

@@ -68,7 +68,7 @@ def run_adaptive(
         devices = devices_for(members.starts, members.count)
         found = _on_lanes(members, method, options, *times, kept_at, ts is not None, devices, facts)
     return Solution(
-        ts=found.ts,
+        ts=found.ts if concrete else jnp.asarray(kept_at),  # a program gives constants back in a type of their own
         ys=found.ys,
         result=found.result,
         energy_drift=found.energy_drift,

@@ -45,8 +45,9 @@ class Members(eqx.Module):
     def whole(self) -> tuple[AbstractField, Float[Array, "members n"]]:
         """Networks, with one leading batch axis or none if all share one, and starts of all members."""
 
-        def spread(array: Array, own: Shape, core: Shape) -> Array:
-            return jnp.broadcast_to(array.reshape(own + core), self.batch_shape + core).reshape(-1, *core)
+        def spread(array: Any, own: Shape, core: Shape) -> Array:
+            placed = jnp.asarray(array).reshape(own + core)
+            return jnp.broadcast_to(placed, self.batch_shape + core).reshape(-1, *core)
 
         return self._taken(spread)
 

@@ -161,3 +161,29 @@ def test_a_wrapped_solver_is_left_to_diffrax():
     exact = jo.oracles.pair_solution(jnp.asarray(2.0), y0, 1.3)
     # Of second order: (1.3 dt)^2 = 7e-4.
     assert np.asarray(run.ys[0]) == pytest.approx(np.asarray(exact), abs=3e-4)
+
+
+class TestOptions:
+    field, y0 = jo.CurrentRNN(DenseSkew.from_matrix(skew(2, 1))), jnp.ones(2)
+
+    def test_a_single_time_of_interest(self):
+        run = jo.simulate(self.field, self.y0, t1=5.0, ts=3.0, rtol=1e-9, solver=Taylor(order=8))
+        alone = jo.simulate(self.field, self.y0, t1=3.0, rtol=1e-9, solver=Taylor(order=8))
+        assert run.ys.shape == (1, 2)
+        assert np.abs(np.asarray(run.ys - alone.ys)).max() < 1e-8
+
+    @pytest.mark.parametrize(
+        "solver", [None, jo.ForwardEuler(), EnergyProjection(jo.solvers.PoissonSplitting(4))], ids=repr
+    )
+    def test_refuses_solvers_without_an_error_estimate(self, solver):
+        with pytest.raises(jo.JaxoscError, match="expected a solver that estimates its error"):
+            jo.simulate(self.field, self.y0, t1=1.0, rtol=1e-6, solver=solver)
+
+    @pytest.mark.parametrize("most", [0, -1, 10**12])
+    def test_refuses_other_numbers_of_steps(self, most):
+        with pytest.raises(jo.JaxoscError, match=r"Got max_steps = .*, expected a whole number from 1"):
+            jo.simulate(self.field, self.y0, t1=1.0, rtol=1e-6, max_steps=most, solver=Taylor())
+
+    def test_refuses_a_tolerance_for_each_member(self):
+        with pytest.raises(jo.JaxoscError, match=r"Got rtol of shape \(2,\), expected one number"):
+            jo.simulate(self.field, self.y0, t1=1.0, rtol=jnp.array([1e-6, 1e-7]), solver=Taylor())

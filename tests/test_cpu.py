@@ -25,6 +25,10 @@ try:
     jo.configure_cpu()
 except jo.JaxoscError as error:
     message = str(error)
+# Weights that were put on a device draw the run there.
+there = jax.devices()[-1]
+placed = jo.simulate(jax.device_put(network, there), starts, t1=1.0, dt=0.1, solver=jo.ForwardEuler())
+assert placed.ys.devices() == {there}
 print(json.dumps(dict(found=found, devices=len(jax.devices()), message=message)))
 """
 

@@ -19,7 +19,7 @@ from ..fields import AbstractField
 from ..solvers import Lanes, lanes_of
 from ..solvers.facts import Facts
 from .adaptive_lanes import AdaptiveRun, run_adaptive_lanes
-from .adaptive_methods import AbstractMethod, Tolerances, method_of
+from .adaptive_methods import AbstractMethod, method_of
 from .checked_facts import checked_facts, constant
 from .devices import devices_for, spread
 from .members import Members, batch_axes
@@ -28,13 +28,20 @@ from .solution import Solution
 
 
 class AdaptiveOptions(eqx.Module):
-    """How accurate and how long: tolerances, size of the first step (None: chosen), most steps a member."""
+    """How accurate and how long: tolerances, size of the first step (None: chosen), most steps a member.
+
+    Other numbers than `max_steps` are traced, so that a new tolerance compiles nothing anew.
+    """
 
     rtol: Any
     atol: Any
     dt: Any
     escape_norm: Any
     max_steps: int = eqx.field(static=True)
+
+    def traced(self, dtype: Any) -> "AdaptiveOptions":
+        """The same as arrays, for a compiled program."""
+        return jax.tree.map(lambda value: constant(value, dtype), self)
 
 
 class _Found(eqx.Module):
@@ -57,16 +64,17 @@ def run_adaptive(
     """
     dtype = members.starts.dtype
     times = constant(t0, dtype), constant(t1, dtype)
-    kept_at = constant([t1] if ts is None else ts, dtype)
+    kept_at = constant(t1 if ts is None else ts, dtype).reshape(-1)
     concrete = is_concrete((members.field, members.starts, times, options, kept_at))
     drive = members.field.drive
     method = method_of(solver, options.rtol, options.atol, dtype) if concrete and drive is None else None
+    numbers = options.traced(dtype)
     if method is None:
-        found = _by_diffrax(members, solver, options, *times, kept_at)
+        found = _by_diffrax(members, solver, numbers, *times, kept_at)
     else:
         facts = checked_facts(members.field, method)
-        devices = devices_for(members.starts, members.count)
-        found = _on_lanes(members, method, options, *times, kept_at, ts is not None, devices, facts)
+        devices = devices_for((members.field, members.starts), members.count)
+        found = _on_lanes(members, method, numbers, *times, kept_at, ts is not None, devices, facts)
     return Solution(
         ts=found.ts if concrete else jnp.asarray(kept_at),  # a program gives constants back in a type of their own
         ys=found.ys,
@@ -102,7 +110,8 @@ def _on_lanes(
             method,
             t0=t0,
             t1=t1,
-            tolerances=Tolerances(jnp.asarray(options.rtol, y0.dtype), jnp.asarray(options.atol, y0.dtype)),
+            rtol=options.rtol,
+            atol=options.atol,
             first_step=options.dt,
             escape_norm=options.escape_norm,
             max_steps=options.max_steps,

@@ -22,7 +22,7 @@ from .._cpu import loops_are_kernels
 from .._elementary import sum_rows
 from .._results import Result
 from ..solvers import Lanes
-from .adaptive_methods import AbstractMethod, Attempt, Tolerances
+from .adaptive_methods import AbstractMethod, Attempt, Setting
 from .chunks import in_chunks
 from .reducers import relative_drift
 
@@ -46,12 +46,8 @@ class AdaptiveRun(eqx.Module):
 class _Journey(eqx.Module):
     """What stays the same through the loop. `wanted`, ascending times since the start at which to keep states."""
 
-    lanes: Lanes
+    setting: Setting
     method: AbstractMethod
-    tolerances: Tolerances
-    t0: Float[Array, ""]
-    direction: Float[Array, ""]
-    duration: Float[Array, ""]
     escape_norm: Float[Array, ""]
     max_steps: Int[Array, ""]
     wanted: Float[Array, " times"] | None
@@ -86,7 +82,8 @@ def run_adaptive_lanes(
     *,
     t0: Any,
     t1: Any,
-    tolerances: Tolerances,
+    rtol: Any,
+    atol: Any,
     first_step: Any = None,
     escape_norm: Any,
     max_steps: Any,
@@ -94,22 +91,20 @@ def run_adaptive_lanes(
 ) -> AdaptiveRun:
     """Run every lane from t0 to t1 with steps of its own size, those that are alike together.
 
-    **Arguments:** `lanes`: the networks; `y0` (n, lanes) their starts; `method`, as `method_of`; `t0`, `t1`,
-    `escape_norm`, `max_steps`: scalars, may be traced; `first_step`: of that size, None lets the method choose; `ts`:
-    (times,) when to keep states, in the order of the run.
+    **Arguments:** `lanes`: the networks; `y0` (n, lanes) their starts; `method`, as `method_of`; `t0`, `t1`, `rtol`,
+    `atol`, `escape_norm`, `max_steps`: scalars, may be traced; `first_step`: of that size, None lets the method choose;
+    `ts`: (times,) when to keep states, in the order of the run.
 
     **Returns:** an `AdaptiveRun`. Call it inside a `jax.jit` of your own.
     """
     dtype = y0.dtype
-    begin, end, escape_norm = (jnp.asarray(value, dtype) for value in (t0, t1, escape_norm))
+    begin, end, rtol, atol, escape_norm = (jnp.asarray(value, dtype) for value in (t0, t1, rtol, atol, escape_norm))
     direction = jnp.sign(end - begin)
     wanted = None if ts is None else (ts.astype(dtype) - begin) * direction
-    duration = jnp.abs(end - begin)
 
     def run(lanes: Lanes, y0: Array) -> AdaptiveRun:
-        lanes = lanes.prepared()
-        most = jnp.asarray(max_steps, jnp.int32)
-        journey = _Journey(lanes, method, tolerances, begin, direction, duration, escape_norm, most, wanted)
+        setting = Setting(lanes.prepared(), direction, jnp.abs(end - begin), rtol, atol)
+        journey = _Journey(setting, method, escape_norm, jnp.asarray(max_steps, jnp.int32), wanted)
         return _travel(journey, y0, first_step)
 
     order = jnp.argsort(method.expected_cost(lanes, y0))
@@ -125,7 +120,7 @@ def chunk_width(n: int) -> int:
 def _travel(journey: _Journey, y0: Array, first_step: Any) -> AdaptiveRun:
     count = y0.shape[-1]
     zeros, nothing = jnp.zeros(count, y0.dtype), jnp.zeros(count, jnp.int32)
-    memory = journey.method.init(journey.lanes, journey.t0, journey.direction, y0, journey.tolerances, first_step)
+    memory = journey.method.init(journey.setting, y0, first_step)
     loop = _Loop(y0, zeros, zeros, nothing.astype(jnp.int8), nothing, jnp.zeros((), jnp.int32), memory)
 
     def unfinished(loop: _Loop) -> Array:
@@ -142,13 +137,14 @@ def _travel(journey: _Journey, y0: Array, first_step: Any) -> AdaptiveRun:
         # What a lane did not live to see is where it stopped.
         seen = jnp.arange(journey.wanted.size)[:, None] < kept.count[None, :]
         saved = jnp.where(seen[:, None, :], kept.states, loop.x[None])
-    drift = relative_drift(journey.lanes.energy(loop.x), journey.lanes.energy(y0))
+    lanes = journey.setting.lanes
+    drift = relative_drift(lanes.energy(loop.x), lanes.energy(y0))
     turns = jnp.broadcast_to(loop.turns, (count,))
     return AdaptiveRun(loop.x, loop.result, loop.num_steps, turns, drift, saved)
 
 
 def _moving(journey: _Journey, loop: _Loop) -> Bool[Array, " lanes"]:
-    return (loop.result == Result.successful) & (loop.elapsed < journey.duration)
+    return (loop.result == Result.successful) & (loop.elapsed < journey.setting.duration)
 
 
 def _step(journey: _Journey, loop: _Loop) -> _Loop:
@@ -158,17 +154,16 @@ def _step(journey: _Journey, loop: _Loop) -> _Loop:
     accepted = moving & tried.accepted
     arrives = tried.size >= left
     elapsed, lost = _sum_in_two_parts(loop.elapsed, loop.lost + tried.size)
-    elapsed, lost = jnp.where(arrives, journey.duration, elapsed), jnp.where(arrives, 0, lost)
+    elapsed, lost = jnp.where(arrives, journey.setting.duration, elapsed), jnp.where(arrives, 0, lost)
     why = _failure(journey, loop, tried, elapsed, lost)
     going_on = accepted & (why == Result.successful)
     num_steps = loop.num_steps + moving
     late = (num_steps >= journey.max_steps) & ~(going_on & arrives) & (why == Result.successful)
     result = jnp.where(moving, jnp.where(late, Result.max_steps_reached, why), loop.result).astype(jnp.int8)
-    choose = lambda new, old: jnp.where(going_on, new, old)  # noqa: E731
     return _Loop(
-        x=choose(tried.x, loop.x),
-        elapsed=choose(elapsed, loop.elapsed),
-        lost=choose(lost, loop.lost),
+        x=jnp.where(going_on, tried.x, loop.x),
+        elapsed=jnp.where(going_on, elapsed, loop.elapsed),
+        lost=jnp.where(going_on, lost, loop.lost),
         result=result,
         num_steps=num_steps,
         turns=loop.turns + 1,
@@ -178,10 +173,8 @@ def _step(journey: _Journey, loop: _Loop) -> _Loop:
 
 def _attempt(journey: _Journey, loop: _Loop) -> tuple[Attempt, Array]:
     """The next step, and the time (lanes,) that is left before it."""
-    left = (journey.duration - loop.elapsed) - loop.lost
-    t = journey.t0 + journey.direction * loop.elapsed
-    arguments = (journey.lanes, t, journey.direction, loop.x, loop.memory, left, journey.tolerances, journey.duration)
-    return journey.method.attempt(*arguments), left
+    left = (journey.setting.duration - loop.elapsed) - loop.lost
+    return journey.method.attempt(journey.setting, loop.x, loop.memory, left), left
 
 
 def _failure(journey: _Journey, loop: _Loop, tried: Attempt, elapsed: Array, lost: Array) -> Array:
@@ -240,7 +233,7 @@ def _keep(journey: _Journey, before: _Loop, now: _Loop, kept: _Kept) -> _Kept:
     def keep(kept: _Kept) -> _Kept:
         here, place = due(now, kept.count), jnp.minimum(kept.count, wanted.size - 1)
         since = (wanted[place] - before.elapsed) - before.lost
-        states = journey.method.between(tried, before.x, jnp.clip(since, 0, tried.size), journey.direction)
+        states = journey.method.between(journey.setting, before.x, tried, jnp.clip(since, 0, tried.size))
         states = jnp.where(here[None, :], states, kept.states[place, :, lane].T)
         return _Kept(kept.count + here, kept.states.at[place, :, lane].set(states.T))
 

@@ -7,6 +7,7 @@ the two results of its tableau, and tries again where they differ too much; size
 
 import abc
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
@@ -25,33 +26,50 @@ from ..solvers.taylor_series import require_series, taylor_coefficients
 from .steppers import moved, tableau_of
 
 LaneStates = Float[Array, "n lanes"]
+LaneValues = Float[Array, " lanes"]
 
 SAFETY, LEAST_FACTOR, MOST_FACTOR = 0.9, 0.2, 10.0
 """Diffrax's: the next step is that share of what the error allows, between a fifth and ten times the last."""
 
 
-class Tolerances(eqx.Module):
-    """An error of atol + rtol |x| is allowed in a step."""
+class Setting(eqx.Module):
+    """The networks of a run, without input from outside, and what holds for all of its steps.
 
+    **Attributes:** `direction`: 1, or -1 in a run backward, in which sizes of steps are positive all the same;
+    `duration` > 0; `rtol`, `atol`: an error of atol + rtol |x| is allowed in a step.
+    """
+
+    lanes: Lanes
+    direction: Float[Array, ""]
+    duration: Float[Array, ""]
     rtol: Float[Array, ""]
     atol: Float[Array, ""]
+
+    def allowed(self, size: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The error that a state of this size may have."""
+        return self.atol + self.rtol * size
+
+    def once(self, compute: Callable[[], LaneStates], x: LaneStates) -> LaneStates:
+        """`computed_once`: the duration is a number that is not zero, which the compiler cannot know."""
+        return computed_once(self.duration, compute, x)
+
+    def velocity(self, x: LaneStates) -> LaneStates:
+        """dx/dt, at any time."""
+        return self.lanes.velocity(jnp.zeros_like(self.duration), x)
 
 
 class Attempt(eqx.Module):
     """A step that was tried: `size` >= 0 of it (lanes,), where it led, whether to go there, and what a method keeps."""
 
     x: LaneStates
-    size: Float[Array, " lanes"]
+    size: LaneValues
     accepted: Bool[Array, " lanes"]
     memory: PyTree
     dense: Any
 
 
 class AbstractMethod(eqx.Module):
-    """One adaptive solver on lanes. Times are positive: `direction` is 1, or -1 in a run backward.
-
-    `looks_at_values`: as in `AbstractStepper`.
-    """
+    """One adaptive solver on lanes. `looks_at_values`: as in `AbstractStepper`."""
 
     looks_at_values: ClassVar[bool] = False
 
@@ -60,31 +78,19 @@ class AbstractMethod(eqx.Module):
         return
 
     @abc.abstractmethod
-    def expected_cost(self, lanes: Lanes, x: LaneStates) -> Float[Array, " lanes"]:
+    def expected_cost(self, lanes: Lanes, x: LaneStates) -> LaneValues:
         """A number that grows with the steps a lane will need."""
 
     @abc.abstractmethod
-    def init(
-        self, lanes: Lanes, t: Array, direction: Array, x: LaneStates, tolerances: Tolerances, first_step: Any
-    ) -> PyTree:
+    def init(self, setting: Setting, x: LaneStates, first_step: Any) -> PyTree:
         """The memory before the first step."""
 
     @abc.abstractmethod
-    def attempt(
-        self,
-        lanes: Lanes,
-        t: Float[Array, " lanes"],
-        direction: Array,
-        x: LaneStates,
-        memory: PyTree,
-        left: Float[Array, " lanes"],
-        tolerances: Tolerances,
-        duration: Array,
-    ) -> Attempt:
-        """A step no longer than what is `left` (lanes,); `duration`, any number that is not zero."""
+    def attempt(self, setting: Setting, x: LaneStates, memory: PyTree, left: LaneValues) -> Attempt:
+        """A step no longer than what is `left`."""
 
     @abc.abstractmethod
-    def between(self, tried: Attempt, x: LaneStates, since: Float[Array, " lanes"], direction: Array) -> LaneStates:
+    def between(self, setting: Setting, x: LaneStates, tried: Attempt, since: LaneValues) -> LaneStates:
         """The states `since` the beginning of the step at `x`, 0 <= since <= tried.size."""
 
     def remembered(self, memory: PyTree, tried: Attempt, moving: Array, accepted: Array) -> PyTree:
@@ -101,37 +107,25 @@ class TaylorMethod(AbstractMethod):
         """The series of the activation must be known."""
         require_series(lanes)
 
-    def expected_cost(self, lanes: Lanes, x: LaneStates) -> Float[Array, " lanes"]:
+    def expected_cost(self, lanes: Lanes, x: LaneStates) -> LaneValues:
         """How fast the lanes begin or, better, how large W is, where they have their own."""
         return _expected_speed(lanes, x)
 
-    def init(
-        self, lanes: Lanes, t: Array, direction: Array, x: LaneStates, tolerances: Tolerances, first_step: Any
-    ) -> PyTree:
+    def init(self, setting: Setting, x: LaneStates, first_step: Any) -> PyTree:
         """No memory."""
         return None
 
-    def attempt(
-        self,
-        lanes: Lanes,
-        t: Float[Array, " lanes"],
-        direction: Array,
-        x: LaneStates,
-        memory: PyTree,
-        left: Float[Array, " lanes"],
-        tolerances: Tolerances,
-        duration: Array,
-    ) -> Attempt:
+    def attempt(self, setting: Setting, x: LaneStates, memory: PyTree, left: LaneValues) -> Attempt:
         """The longest step that the last two terms allow."""
-        series = taylor_coefficients(lanes, x, self.order, duration)
-        tolerance = tolerances.atol + tolerances.rtol * jnp.max(jnp.abs(x), axis=0)
+        series = taylor_coefficients(setting.lanes, x, self.order, setting.duration)
+        tolerance = setting.allowed(jnp.max(jnp.abs(x), axis=0))
         size = jnp.minimum(step_limit(series, tolerance), left)
-        x1 = computed_once(duration, lambda: polynomial(series, direction * size[None, :]), x)
+        x1 = setting.once(lambda: polynomial(series, setting.direction * size[None, :]), x)
         return Attempt(x1, size, jnp.ones(size.shape, bool), None, series)
 
-    def between(self, tried: Attempt, x: LaneStates, since: Float[Array, " lanes"], direction: Array) -> LaneStates:
+    def between(self, setting: Setting, x: LaneStates, tried: Attempt, since: LaneValues) -> LaneStates:
         """The polynomial of the step."""
-        return polynomial(tried.dense, direction * since[None, :])
+        return polynomial(tried.dense, setting.direction * since[None, :])
 
 
 class RungeKuttaMethod(AbstractMethod):
@@ -156,22 +150,20 @@ class RungeKuttaMethod(AbstractMethod):
         assert order is not None
         return order
 
-    def expected_cost(self, lanes: Lanes, x: LaneStates) -> Float[Array, " lanes"]:
+    def expected_cost(self, lanes: Lanes, x: LaneStates) -> LaneValues:
         """How fast the lanes begin or, better, how large W is, where they have their own."""
         return _expected_speed(lanes, x)
 
-    def init(
-        self, lanes: Lanes, t: Array, direction: Array, x: LaneStates, tolerances: Tolerances, first_step: Any
-    ) -> PyTree:
+    def init(self, setting: Setting, x: LaneStates, first_step: Any) -> PyTree:
         """The first slope, and the first step, chosen as by Hairer, Norsett and Wanner, II.4 (Diffrax takes 0.01)."""
-        slope = lanes.velocity(t, x)
+        slope = setting.velocity(x)
         if first_step is not None:
             return slope, jnp.broadcast_to(jnp.asarray(first_step, x.dtype), x.shape[-1:])
-        scale = tolerances.atol + tolerances.rtol * jnp.abs(x)
+        scale = setting.allowed(jnp.abs(x))
         size, speed = _norm(x / scale), _norm(slope / scale)
         small = (size < 1e-5) | (speed < 1e-5)
         trial = jnp.where(small, 1e-6, 0.01 * size / jnp.where(small, 1, speed))
-        there = lanes.velocity(t + direction * trial, x + direction * trial[None, :] * slope)
+        there = setting.velocity(x + setting.direction * trial[None, :] * slope)
         bend = _norm((there - slope) / scale) / trial
         most = jnp.maximum(speed, bend)
         flat = most <= 1e-15
@@ -182,38 +174,28 @@ class RungeKuttaMethod(AbstractMethod):
         )
         return slope, jnp.minimum(100 * trial, second)
 
-    def attempt(
-        self,
-        lanes: Lanes,
-        t: Float[Array, " lanes"],
-        direction: Array,
-        x: LaneStates,
-        memory: PyTree,
-        left: Float[Array, " lanes"],
-        tolerances: Tolerances,
-        duration: Array,
-    ) -> Attempt:
+    def attempt(self, setting: Setting, x: LaneStates, memory: PyTree, left: LaneValues) -> Attempt:
         """All stages, the two results, and what their difference says about this step and the next one."""
         slope, wished = memory
         size = jnp.minimum(wished, left)
-        dt = direction * size[None, :]
+        dt = setting.direction * size[None, :]
         slopes = [slope]
         for row in self.tableau.a_lower:
-            stage = computed_once(duration, functools.partial(moved, x, dt, row, slopes), x)
-            slopes.append(computed_once(duration, functools.partial(lanes.velocity, t, stage), x))
+            stage = setting.once(functools.partial(moved, x, dt, row, slopes), x)
+            slopes.append(setting.once(functools.partial(setting.velocity, stage), x))
         x1 = stage if self.tableau.ssal else moved(x, dt, self.tableau.b_sol, slopes)
         error = moved(jnp.zeros_like(x), dt, self.tableau.b_error, slopes)
-        scale = tolerances.atol + tolerances.rtol * jnp.maximum(jnp.abs(x), jnp.abs(x1))
+        scale = setting.allowed(jnp.maximum(jnp.abs(x), jnp.abs(x1)))
         ratio = _norm(error / scale)
         accepted = ratio < 1
         factor = SAFETY * ratio ** (-1 / self.order)
         factor = jnp.clip(factor, jnp.where(accepted, 1.0, LEAST_FACTOR), jnp.where(accepted, MOST_FACTOR, SAFETY))
         # A state that is no number asks for the least.
         factor = jnp.where(jnp.isfinite(ratio), factor, LEAST_FACTOR)
-        last = slopes[-1] if self.tableau.fsal else lanes.velocity(t + dt[0], x1)
+        last = slopes[-1] if self.tableau.fsal else setting.velocity(x1)
         return Attempt(x1, size, accepted, (last, size * factor), (x1, dt, jnp.stack(slopes)))
 
-    def between(self, tried: Attempt, x: LaneStates, since: Float[Array, " lanes"], direction: Array) -> LaneStates:
+    def between(self, setting: Setting, x: LaneStates, tried: Attempt, since: LaneValues) -> LaneStates:
         """The solver's own interpolation."""
         x1, dt, slopes = tried.dense
 
@@ -242,36 +224,24 @@ class ProjectedMethod(AbstractMethod):
         require_conservative(lanes)
         self.method.require(lanes)
 
-    def expected_cost(self, lanes: Lanes, x: LaneStates) -> Float[Array, " lanes"]:
+    def expected_cost(self, lanes: Lanes, x: LaneStates) -> LaneValues:
         """That of the other."""
         return self.method.expected_cost(lanes, x)
 
-    def init(
-        self, lanes: Lanes, t: Array, direction: Array, x: LaneStates, tolerances: Tolerances, first_step: Any
-    ) -> PyTree:
+    def init(self, setting: Setting, x: LaneStates, first_step: Any) -> PyTree:
         """The energy of the start, and the memory of the other."""
-        return first_energy(lanes, x), self.method.init(lanes, t, direction, x, tolerances, first_step)
+        return first_energy(setting.lanes, x), self.method.init(setting, x, first_step)
 
-    def attempt(
-        self,
-        lanes: Lanes,
-        t: Float[Array, " lanes"],
-        direction: Array,
-        x: LaneStates,
-        memory: PyTree,
-        left: Float[Array, " lanes"],
-        tolerances: Tolerances,
-        duration: Array,
-    ) -> Attempt:
+    def attempt(self, setting: Setting, x: LaneStates, memory: PyTree, left: LaneValues) -> Attempt:
         """A step of the other and its projection."""
         energy, own = memory
-        tried = self.method.attempt(lanes, t, direction, x, own, left, tolerances, duration)
-        x1 = computed_once(duration, lambda: tried.x, x)
-        return eqx.tree_at(lambda tried: tried.x, tried, projected(lanes, duration, x1, energy))
+        tried = self.method.attempt(setting, x, own, left)
+        x1 = setting.once(lambda: tried.x, x)
+        return eqx.tree_at(lambda tried: tried.x, tried, projected(setting.lanes, setting.duration, x1, energy))
 
-    def between(self, tried: Attempt, x: LaneStates, since: Float[Array, " lanes"], direction: Array) -> LaneStates:
+    def between(self, setting: Setting, x: LaneStates, tried: Attempt, since: LaneValues) -> LaneStates:
         """As the other, off by what the projection moved."""
-        return self.method.between(tried, x, since, direction)
+        return self.method.between(setting, x, tried, since)
 
     def remembered(self, memory: PyTree, tried: Attempt, moving: Array, accepted: Array) -> PyTree:
         """The energy never changes."""
@@ -290,7 +260,7 @@ def method_of(solver: Any, rtol: float, atol: float, dtype: Any) -> AbstractMeth
     return RungeKuttaMethod(solver) if tableau is not None and np.any(tableau.b_error) else None
 
 
-def _expected_speed(lanes: Lanes, x: LaneStates) -> Float[Array, " lanes"]:
+def _expected_speed(lanes: Lanes, x: LaneStates) -> LaneValues:
     """The Frobenius norm of each lane's gain W, to which steps are nearly proportional; the first speed if W is shared.
 
     Chunks of 64 out of 512 lanes at rtol 1e-6: own W of gain 0.1 to 30, 0.43 / 0.57 / 0.68 of the lockstep is work at
@@ -303,6 +273,6 @@ def _expected_speed(lanes: Lanes, x: LaneStates) -> Float[Array, " lanes"]:
     return size if lanes.gain is None else jnp.abs(lanes.gain) * size
 
 
-def _norm(x: LaneStates) -> Float[Array, " lanes"]:
+def _norm(x: LaneStates) -> LaneValues:
     """The root of the mean square, as Diffrax takes it."""
     return jnp.sqrt(sum_rows(x * x) / x.shape[0])

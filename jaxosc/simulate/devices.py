@@ -23,13 +23,16 @@ LEAST_SHARE = 64
 """Members that a device must get for its sake to be asked."""
 
 
-def devices_for(y0: Array | np.ndarray, count: int) -> tuple[jax.Device, ...]:
-    """The devices that `count` members from `y0` are spread over: one if `y0` was put somewhere on purpose."""
+def devices_for(parts: Any, count: int) -> tuple[jax.Device, ...]:
+    """The devices that `count` members made of these arrays are spread over.
+
+    Where one of them was put somewhere on purpose, they run there.
+    """
     devices = tuple(jax.local_devices())
-    placed = isinstance(y0, jax.Array) and y0.committed
-    if placed or count < LEAST_SHARE * len(devices):
-        return tuple(y0.devices())[:1] if isinstance(y0, jax.Array) else devices[:1]
-    return devices
+    placed = [leaf for leaf in jax.tree.leaves(parts) if isinstance(leaf, jax.Array) and leaf.committed]
+    if placed:
+        return tuple(placed[0].devices())[:1]
+    return devices if count >= LEAST_SHARE * len(devices) else devices[:1]
 
 
 def spread(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import diffrax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -10,7 +11,7 @@ from .._checks import is_concrete, require_finite, require_positive
 from .._errors import JaxoscError
 from .._results import Result
 from ..fields import AbstractField, require_size
-from ..solvers import PoissonSplitting
+from ..solvers import EnergyProjection, PoissonSplitting
 from .adaptive import AdaptiveOptions, run_adaptive
 from .adjoints import Checkpointed, Reversible
 from .engine import DEFAULT_ESCAPE_NORM
@@ -34,9 +35,9 @@ def simulate(
     reducers: tuple[AbstractReducer, ...] = (),
     throw: bool = True,
     pairing: str = "zip",
-    rtol: float | None = None,
-    atol: float | None = None,
-    escape_norm: float = DEFAULT_ESCAPE_NORM,
+    rtol: Any = None,
+    atol: Any = None,
+    escape_norm: Any = DEFAULT_ESCAPE_NORM,
     max_steps: int = 1_000_000,
     adjoint: Reversible | Checkpointed | None = None,
 ) -> Solution:
@@ -81,8 +82,8 @@ def simulate(
     y0 = _checked_start(field, y0)
     _check_times(t0, t1, dt, adaptive, escape_norm)
     _check_saving(save_every, ts, t0, t1, reducers, adaptive)
-    if adaptive and adjoint is not None:
-        raise JaxoscError("Got adjoint with adaptive steps, expected fixed ones: drop rtol and atol, or the adjoint.")
+    if adaptive:
+        _check_adaptive(solver, max_steps, adjoint)
     members = pair_members(field, y0, pairing)
     if adaptive:
         options = AdaptiveOptions(*_tolerances(rtol, atol), dt, escape_norm, max_steps)
@@ -124,6 +125,19 @@ def _check_times(t0: Any, t1: Any, dt: Any, adaptive: bool, escape_norm: Any) ->
         raise JaxoscError(f"Got t0 = {t0} and t1 = {t1}, expected two times that differ: the run needs a duration.")
 
 
+def _check_adaptive(solver: Any, max_steps: Any, adjoint: Any) -> None:
+    if adjoint is not None:
+        raise JaxoscError("Got adjoint with adaptive steps, expected fixed ones: drop rtol and atol, or the adjoint.")
+    inner = solver.solver if isinstance(solver, EnergyProjection) else solver
+    if not isinstance(inner, diffrax.AbstractAdaptiveSolver):
+        raise JaxoscError(
+            f"Got rtol or atol with {solver!r}, expected a solver that estimates its error: pass"
+            " solver=jo.solvers.Taylor() or diffrax.Tsit5(), or dt instead of rtol and atol."
+        )
+    if max_steps not in range(1, 2**31):
+        raise JaxoscError(f"Got max_steps = {max_steps!r}, expected a whole number from 1 to {2**31 - 1:,}.")
+
+
 def _check_saving(save_every: Any, ts: Any, t0: Any, t1: Any, reducers: Any, adaptive: bool) -> None:
     if save_every is not None and ts is not None:
         raise JaxoscError("Got both save_every and ts, expected one of them: drop one.")
@@ -153,8 +167,10 @@ def _check_saving(save_every: Any, ts: Any, t0: Any, t1: Any, reducers: Any, ada
         )
 
 
-def _tolerances(rtol: float | None, atol: float | None) -> tuple[Any, Any]:
+def _tolerances(rtol: Any, atol: Any) -> tuple[Any, Any]:
     given = {"rtol": atol if rtol is None else rtol, "atol": rtol if atol is None else atol}
     for name, value in given.items():
+        if np.ndim(value):
+            raise JaxoscError(f"Got {name} of shape {np.shape(value)}, expected one number for all members.")
         require_positive(name, value)
     return given["rtol"], given["atol"]

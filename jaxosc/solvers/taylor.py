@@ -29,7 +29,7 @@ from .taylor_series import require_series, taylor_coefficients
 LEAST_ORDER, MOST_ORDER, DEFAULT_ORDER = 4, 30, 12
 
 
-class Taylor(diffrax.AbstractSolver):
+class Taylor(diffrax.AbstractAdaptiveSolver):
     """Taylor series of high order: the most accurate orbit for a given time, at tolerances from 1e-6 to rounding.
 
     `jo.simulate(field, y0, t1=..., solver=jo.solvers.Taylor(), rtol=1e-12)` chooses order and step sizes. With fixed
@@ -54,7 +54,7 @@ class Taylor(diffrax.AbstractSolver):
     term_structure: ClassVar = diffrax.ODETerm
 
     def __init__(self, order: int | None = None) -> None:
-        if order is not None and not LEAST_ORDER <= order <= MOST_ORDER:
+        if order is not None and order not in range(LEAST_ORDER, MOST_ORDER + 1):
             raise JaxoscError(
                 f"Got Taylor(order={order!r}), expected a whole number from {LEAST_ORDER} to {MOST_ORDER}, or None to"
                 " choose it by the tolerance."

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from .._choices import UNROLLED_UP_TO
 from .._errors import JaxoscError
+from ..simulate.steppers import tableau_of
 from ..solvers import EnergyProjection, ForwardEuler, PoissonSplitting, Taylor
 from ..solvers.compositions import SWEEPS_PER_STEP
 from .catalogue import Choice
@@ -355,8 +356,8 @@ def _evaluations(solver: Any) -> int:
         return 2 * solver.known_order
     if isinstance(solver, EnergyProjection):
         return _evaluations(solver.solver) + 4  # two products, a derivative and an energy
-    if isinstance(solver, diffrax.AbstractERK) and isinstance(solver.tableau, diffrax.ButcherTableau):
-        return max(solver.tableau.num_stages - int(solver.tableau.fsal), 1)
+    if (tableau := tableau_of(solver)) is not None:
+        return max(tableau.num_stages - int(tableau.fsal), 1)
     return 1 if isinstance(solver, ForwardEuler | diffrax.Euler) else 4
 
 

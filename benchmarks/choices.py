@@ -24,7 +24,7 @@ import jaxosc as jo
 from jaxosc import _choices
 from jaxosc._cpu import loops_are_kernels
 from jaxosc.simulate.adaptive_lanes import run_adaptive_lanes
-from jaxosc.simulate.adaptive_methods import Tolerances, method_of
+from jaxosc.simulate.adaptive_methods import method_of
 from jaxosc.simulate.chunks import run_in_chunks
 from jaxosc.solvers import lanes_of
 
@@ -204,7 +204,8 @@ def compiled(case: Case, question: Question, candidate: Any) -> Callable[[], Any
             method_of(solver, TOLERANCE, TOLERANCE, case.dtype),
             t0=0.0,
             t1=0.1 * case.steps,
-            tolerances=Tolerances(jnp.asarray(TOLERANCE), jnp.asarray(TOLERANCE)),
+            rtol=TOLERANCE,
+            atol=TOLERANCE,
             escape_norm=1e6,
             max_steps=100_000,
         ).y

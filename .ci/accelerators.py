@@ -50,7 +50,7 @@ def checked(platform: str, environment: Path) -> bool:
     python = environment / "bin" / "python"
     try:
         subprocess.run([sys.executable, "-m", "venv", environment], check=True, capture_output=True, text=True)
-        pip = [python, "-m", "pip", "install", "-q", *wheels(platform, importlib.metadata.version("jax"))]
+        pip = [str(python), "-m", "pip", "install", "-q", *wheels(platform, importlib.metadata.version("jax"))]
         subprocess.run(pip, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
         search = ptxas_path(python) if platform == "cuda" else os.environ["PATH"]
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
@@ -84,7 +84,7 @@ def ptxas_path(python: Path) -> str | None:
     """A search path on which `ptxas` is, None if it is nowhere to be had."""
     if shutil.which("ptxas"):
         return os.environ["PATH"]
-    pip = [python, "-m", "pip", "install", "-q", "nvidia-cuda-nvcc-cu12"]
+    pip = [str(python), "-m", "pip", "install", "-q", "nvidia-cuda-nvcc-cu12"]
     subprocess.run(pip, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     found = next(python.parent.parent.rglob("bin/ptxas"), None)
     return None if found is None else os.pathsep.join([str(found.parent), os.environ["PATH"]])
@@ -141,7 +141,7 @@ def compiled_case(platform: str, n: int, solver: str, own: bool) -> Any:
         return run_lanes_in_kernel(lanes, starts, method, reducers, **options)
 
     lanes = eqx.filter_eval_shape(build, jax.random.key(0))
-    starts = jax.ShapeDtypeStruct((n, LANES), jnp.float32)
+    starts: Any = jax.ShapeDtypeStruct((n, LANES), jnp.float32)  # has_kernel asks an array for no more than that
     if not has_kernel(lanes, starts, method, reducers, platform):
         raise AssertionError(f"has_kernel says no to n = {n}, {solver}")
     arguments = (lanes, starts, jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
@@ -211,10 +211,10 @@ def print_cuda_case(compiled: Any, dump: Path, n: int, solver: str) -> tuple[str
     written = sorted(dump.glob("module*.ptx"), key=os.path.getmtime)
     source = [file for file in written if ".entry fixed_steps" in file.read_text()][-1]
     ptx = source.read_text()
-    command = ["ptxas", "-v", "-arch=sm_90a", source, "-o", "/dev/null"]
+    command = ["ptxas", "-v", "-arch=sm_90a", str(source), "-o", "/dev/null"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers = int(re.search(r"Used (\d+) registers", said)[1])
-    stores, loads = (int(re.search(rf"(\d+) bytes spill {kind}", said)[1]) for kind in ("stores", "loads"))
+    registers = number_in(said, r"Used (\d+) registers")
+    stores, loads = (number_in(said, rf"(\d+) bytes spill {kind}") for kind in ("stores", "loads"))
     collectives = len(re.findall(COLLECTIVES, compiled.as_text()))
     line = f"registers {registers}, spilled bytes {stores + loads}, collectives {collectives}, {memory(compiled)}"
     counts = step_counts(ptx, inner_turns(n, solver))
@@ -232,6 +232,14 @@ def print_cuda_case(compiled: Any, dump: Path, n: int, solver: str) -> tuple[str
     # 132 multiprocessors issue four instructions for 32 threads each in a cycle of 1/1.98 ns at best.
     line += f"; {counts.total / neurons / (132 * 128 * 1.98) * 1e3:.2f} ps at full issue"
     return line, "" if stores == loads == collectives == 0 else "expected no spills and no collectives"
+
+
+def number_in(said: str, pattern: str) -> int:
+    """The number at this place of what a compiler said."""
+    found = re.search(pattern, said)
+    if found is None:
+        raise AssertionError(f"Got no {pattern!r} in what the compiler said: {said}")
+    return int(found[1])
 
 
 def neurons_per_thread(n: int) -> float:

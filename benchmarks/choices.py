@@ -198,10 +198,12 @@ def compiled(case: Case, question: Question, candidate: Any) -> Callable[[], Any
         return run_in_chunks(lanes, y0, solver, (), t0=0.0, dt=DT, num_steps=jnp.int32(case.steps)).y
 
     def adaptive(lanes: Any, y0: Any) -> Any:
+        method = method_of(solver, TOLERANCE, TOLERANCE, case.dtype)
+        assert method is not None
         return run_adaptive_lanes(
             lanes,
             y0,
-            method_of(solver, TOLERANCE, TOLERANCE, case.dtype),
+            method,
             t0=0.0,
             t1=0.1 * case.steps,
             rtol=TOLERANCE,
@@ -211,7 +213,8 @@ def compiled(case: Case, question: Question, candidate: Any) -> Callable[[], Any
         ).y
 
     with overridden(question.constant, question.value(candidate)):
-        run = eqx.filter_jit(adaptive if case.solver == ADAPTIVE else fixed).lower(lanes, y0).compile()
+        jitted: Any = eqx.filter_jit(adaptive if case.solver == ADAPTIVE else fixed)  # typed as if it had no `lower`
+        run = jitted.lower(lanes, y0).compile()
     return lambda: run(lanes, y0)
 
 

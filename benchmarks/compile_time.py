@@ -120,10 +120,10 @@ def first_call(folder: str, least: float, make: Callable[..., Callable[[], Any]]
     parts, programs = dict.fromkeys(STAGES, 0.0), 0
     names = {event: stage for stage, event in STAGES.items()}
 
-    def seen(event: str, seconds: float, **_: Any) -> None:
+    def seen(event: str, duration_secs: float, **_: str | int) -> None:
         nonlocal programs
         if event in names:
-            parts[names[event]] += seconds
+            parts[names[event]] += duration_secs
             programs += names[event] == "compile"
 
     jax.block_until_ready(jax.numpy.zeros(3) + 1)  # the backend starts

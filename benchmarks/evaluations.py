@@ -25,7 +25,8 @@ def stages_of(solver: Any) -> int:
 def discrete_gradient_iterations(problem: Problem, dt: float) -> float:
     """Of `DiscreteGradient`: its plain iteration done by hand, in the first steps."""
     y = jnp.asarray(problem.starts[: problem.checked].T)
-    matrix, activation, counts = jnp.asarray(problem.matrix), jo.Tanh(), []
+    matrix, activation = jnp.asarray(problem.matrix), jo.Tanh()
+    counts: list[int] = []
 
     @jax.jit
     def update(y: Any, d: Any) -> Any:

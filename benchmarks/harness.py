@@ -16,14 +16,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxosc._cpu import with_settings
+from jaxosc._cpu import settings
 
 PACKAGES = ("jaxosc", "jax", "jaxlib", "equinox", "diffrax", "optimistix", "lineax", "numpy", "scipy", "heyoka")
 PEERS = ("torch", "torchdiffeq", "torchode", "numba", "lyapax")
@@ -56,17 +56,25 @@ def restart_on_one_core(for_speed: bool = False) -> None:
     if hasattr(os, "sched_setaffinity"):
         core = max(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {core})
-    flags = os.environ.get("XLA_FLAGS", "")
-    chosen = {**SETTINGS, "XLA_FLAGS": with_settings(flags) if for_speed else flags}
+    chosen = {**SETTINGS, **(settings() if for_speed else {})}
     os.execve(sys.executable, sys.orig_argv, {**os.environ, **chosen, _MARK: str(core)})
+
+
+class AnyJob(Protocol):
+    """Something to time: here, as a `Job`, or in another process, as an `ApartJob` of `benchmarks.apart`."""
+
+    def first(self) -> float:
+        """Wall seconds of the first call."""
+        ...
+
+    def timed(self, repeats: int) -> tuple[Any, float, float]:
+        """The result of the last call, and CPU and wall seconds per call."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Something to time: `run()` gives what it computed. `warm` compiles the same program with less work, if it can.
-
-    `benchmarks.apart` has a second kind, with the same two methods, that runs in another process.
-    """
+    """`run()` gives what it computed. `warm` compiles the same program with less work, if it can."""
 
     run: Callable[[], Any]
     warm: Callable[[], Any] | None = None
@@ -115,7 +123,7 @@ class Rules:
     long: float = 3.0
 
 
-def measure(jobs: Mapping[Any, Job], rules: Rules = Rules()) -> dict[Any, tuple[Timing, Any]]:
+def measure(jobs: Mapping[Any, AnyJob], rules: Rules = Rules()) -> dict[Any, tuple[Timing, Any]]:
     """Time all jobs, interleaved, after a warm-up of each; gives the timing and the result of each job."""
     results: dict[Any, Any] = {}
     warm_up: dict[Any, float] = {}

@@ -7,8 +7,9 @@ from typing import Any
 import numba
 import numpy as np
 
+from jaxosc.native.rational_tanh import BOTTOM, MOST, TOP
+
 from .problems import Problem
-from .rational_tanh import BOTTOM, MOST, TOP
 
 CHUNK = 64
 """Members of a chunk: their states stay in the first cache."""

@@ -4,8 +4,8 @@
                                [--dtypes float32] [--only NAME] [--picture]
 
 Fixed steps (`peers_fixed`) in float32 and float64 and adaptive ones (`peers_adaptive`) in float64, on one core. Ours is
-measured with and without the two flags of `benchmarks.apart`, the peers without. What is not installed is left out:
-`pip install ".[bench,peers]"` brings all but a C compiler.
+measured with and without `jo.configure_cpu()` (with it in a process of its own), the peers without. What is not
+installed is left out: `pip install ".[bench,peers]"` brings all but a C compiler.
 
 The full run takes about half an hour. A run of some cases keeps what DIR/peers.json knows of the others.
 """
@@ -13,6 +13,7 @@ The full run takes about half an hour. A run of some cases keeps what DIR/peers.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -128,7 +129,7 @@ def print_answers(given: Sequence[Answer]) -> None:
         ]
         for answer in given
     ]
-    print_table("Asked for", ["", "two flags", "no flags", "wanted", ""], lines)
+    print_table("Asked for", ["", "configure_cpu", "without", "wanted", ""], lines)
 
 
 def why_left_out(peer: peers_fixed.Peer | peers_adaptive.Peer) -> str:
@@ -162,19 +163,33 @@ def measure(study: Study, wishes: Wishes, keep: Callable[[str, Any], None]) -> s
     """All cases, each printed and kept as soon as it is done; gives the flags of the second process."""
     with apart.start() as process:
         if "fixed" in wishes.tables:
-            chosen = wishes.chosen(peers_fixed)
-            for case in study.fixed_cases(wishes.sizes, wishes.dtypes, wishes.kinds):
-                found = peers_fixed.measure_case(case, chosen, study.rules, process)
-                print_case(found)
-                keep("fixed", found)
+            measure_fixed(study, wishes, process, keep)
         if "adaptive" in wishes.tables:
-            chosen = wishes.chosen(peers_adaptive)
-            say("lyapax sweeps with fixed steps alone, and is not among the adaptive ones.")
-            for case in study.adaptive_cases(wishes.sizes, wishes.kinds):
-                found = peers_adaptive.measure_case(case, chosen, study.rules, process)
-                peers_adaptive.print_case(found)
-                keep("adaptive", found)
+            measure_adaptive(study, wishes, process, keep)
         return apart.flags_apart(process)
+
+
+def measure_fixed(
+    study: Study, wishes: Wishes, process: ProcessPoolExecutor, keep: Callable[[str, peers_fixed.Found], None]
+) -> None:
+    """The cases of fixed steps."""
+    chosen = wishes.chosen(peers_fixed)
+    for case in study.fixed_cases(wishes.sizes, wishes.dtypes, wishes.kinds):
+        found = peers_fixed.measure_case(case, chosen, study.rules, process)
+        print_case(found)
+        keep("fixed", found)
+
+
+def measure_adaptive(
+    study: Study, wishes: Wishes, process: ProcessPoolExecutor, keep: Callable[[str, peers_adaptive.Found], None]
+) -> None:
+    """The cases of adaptive steps."""
+    chosen = wishes.chosen(peers_adaptive)
+    say("lyapax sweeps with fixed steps alone, and is not among the adaptive ones.")
+    for case in study.adaptive_cases(wishes.sizes, wishes.kinds):
+        found = peers_adaptive.measure_case(case, chosen, study.rules, process)
+        peers_adaptive.print_case(found)
+        keep("adaptive", found)
 
 
 def scaled(study: Study, wishes: Wishes) -> list[Scaling]:

@@ -58,7 +58,8 @@ def problem_for(case: Case) -> Problem:
     problem = problem_of(case.n, case.members)
     if case.kind == "shared":
         return problem
-    gains = np.exp(np.random.default_rng(0).uniform(*np.log(GAINS), case.members))
+    low, high = np.log(GAINS)
+    gains = np.exp(np.random.default_rng(0).uniform(low, high, case.members))
     return dataclasses.replace(problem, matrix=gains[:, None, None] * problem.matrix)
 
 
@@ -175,7 +176,7 @@ def measure_case(
     case: Case, chosen: list[Peer], rules: Rules, process: concurrent.futures.ProcessPoolExecutor
 ) -> Found:
     """All peers in turn."""
-    jobs: dict[Peer, Any] = {}
+    jobs: dict[Peer, Job | ApartJob] = {}
     for peer in chosen:
         if peer.suits(case):
             make = functools.partial(prepared, peer.make, case, peer.most)

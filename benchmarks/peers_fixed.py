@@ -30,7 +30,7 @@ from .runners import by_diffrax
 DT = 2.0**-7
 """A power of two: float32 counts the steps exactly."""
 
-OURS, SPLITTING, IN_C, FLAGS = "jo.simulate, ForwardEuler", "jo.simulate, PoissonSplitting(2)", "C", ", two flags"
+OURS, SPLITTING, IN_C, FLAGS = "jo.simulate, ForwardEuler", "jo.simulate, PoissonSplitting(2)", "C", ", configure_cpu"
 DIFFRAX, NAIVE, NUMPY, TORCH = "diffrax Euler under vmap", "vmap(scan)", "NumPy loop", "torch eager"
 BARE, NUMBA, TORCHDIFFEQ = "bare loop in JAX", "numba, chunked", "torchdiffeq euler"
 
@@ -75,8 +75,8 @@ class Peer:
     """One way to take the steps.
 
     **Attributes:** `make`, case to a function that gives the final states (members, n); `module`, what it needs;
-    `euler`, whether the steps are those of Euler; `apart`, whether it runs with the two flags; `patient`, whether it
-    takes each step with all members, so that the time of a step does not depend on how many there are.
+    `euler`, whether the steps are those of Euler; `apart`, whether it runs after `jo.configure_cpu()`; `patient`,
+    whether it takes each step with all members, so that the time of a step does not depend on how many there are.
     """
 
     name: str
@@ -198,7 +198,7 @@ def measure_case(
     case: Case, chosen: list[Peer], rules: Rules, process: concurrent.futures.ProcessPoolExecutor
 ) -> Found:
     """All peers in turn."""
-    jobs: dict[Peer, Any] = {}
+    jobs: dict[Peer, Job | ApartJob] = {}
     for peer in chosen:
         make = functools.partial(peer.make, peer.case(case))
         jobs[peer] = ApartJob(process, peer.name, make) if peer.apart else Job(make())

@@ -12,7 +12,7 @@ from jaxosc.plotting.appearance import marks
 from .peers_fixed import DIFFRAX, FLAGS, IN_C, NUMBA, NUMPY, OURS, TORCH, TORCHDIFFEQ, Found
 
 SHOWN = {
-    OURS + FLAGS: "jaxosc (two flags)",
+    OURS + FLAGS: "jaxosc (configure_cpu)",
     OURS: "jaxosc",
     IN_C: "C by hand",
     DIFFRAX: "diffrax",

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import peers_adaptive, peers_fixed
 from .harness import Timing
+from .roofline import Limits
 
 TABLES: dict[str, ModuleType] = {"fixed": peers_fixed, "adaptive": peers_adaptive}
 
@@ -23,12 +24,12 @@ def read(path: Path) -> dict[str, Any]:
 def _found(module: ModuleType, record: dict[str, Any]) -> Any:
     rows = [module.Row(**_row(module, row)) for row in record["rows"]]
     limits = record.get("limits")
-    more = {"limits": limits and peers_fixed.Limits(**limits)} if module is peers_fixed else {}
+    more = {"limits": limits and Limits(**limits)} if module is peers_fixed else {}
     return module.Found(case=module.Case(**record["case"]), rows=rows, **more)
 
 
 def _row(module: ModuleType, record: dict[str, Any]) -> dict[str, Any]:
-    row = {name: float("nan") if value is None else value for name, value in record.items()}
+    row: dict[str, Any] = {name: float("nan") if value is None else value for name, value in record.items()}
     row["timing"] = Timing(**row["timing"])
     if "case" in row:
         row["case"] = module.Case(**row["case"])

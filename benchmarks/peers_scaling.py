@@ -74,4 +74,4 @@ def print_scaling(found: Sequence[Scaling]) -> None:
         for row in found
     ]
     columns = ["", "one core, ns", f"{found[0].cores} cores, ns", "speed-up"]
-    print_table("jo.simulate, ForwardEuler, two flags: wall time per neuron and step", columns, rows)
+    print_table("jo.simulate, ForwardEuler, configure_cpu: wall time per neuron and step", columns, rows)

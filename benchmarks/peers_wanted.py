@@ -50,24 +50,22 @@ def answers(found: Sequence[Found]) -> list[Answer]:
 def _of_case(found: Found) -> list[Answer]:
     case = found.case
     n, name = case.n, case.name
-    ours = [found.of(OURS + FLAGS), found.of(OURS)]
-    splitting = [found.of(SPLITTING + FLAGS), found.of(SPLITTING)]
+    configured, plain = found.of(OURS + FLAGS), found.of(OURS)
+
+    def speed_over(theirs: float) -> tuple[float, float]:
+        return theirs / configured, theirs / plain
+
+    splitting = found.of(SPLITTING + FLAGS) / configured, found.of(SPLITTING) / plain
     both = [
-        Answer("speed over C", name, *(found.of(IN_C) / time for time in ours), SHARE[n], True),
-        Answer(
-            "splitting over Euler",
-            name,
-            *(time / euler for time, euler in zip(splitting, ours, strict=True)),
-            SPLITTING_COST[n],
-            False,
-        ),
+        Answer("speed over C", name, *speed_over(found.of(IN_C)), SHARE[n], True),
+        Answer("splitting over Euler", name, *splitting, SPLITTING_COST[n], False),
     ]
     if not case.own:
-        both.insert(1, Answer("speed over roofline", name, *(found.roofline / time for time in ours), SHARE[n], True))
+        both.insert(1, Answer("speed over roofline", name, *speed_over(found.roofline), SHARE[n], True))
     if case.dtype != "float32":
         return both
     leads = [
-        Answer(f"speed over {peer}", name, *(found.of(peer) / time for time in ours), wanted[n], True)
+        Answer(f"speed over {peer}", name, *speed_over(found.of(peer)), wanted[n], True)
         for (peer, own), wanted in LEAD.items()
         if own is case.own
     ]

@@ -1,6 +1,6 @@
 /* Forward Euler on y' = W tanh(y), as fast as hand-written C makes it: what compiled programs are measured against.
 
-   Built for one size and one type, -DN=8 -DREAL=float (or double), with the numbers of `rational_tanh.py`. Members are
+   Built for one size and one type, -DN=8 -DREAL=float (or double), with the numbers of jaxosc/native/rational_tanh.py. Members are
    independent, so a few of them run through all their steps before the next ones start, and everything that a step
    touches stays in cache or registers. Vectors are GCC's (clang knows them too); how wide they are follows from the
    machine that it is compiled on. */

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .rational_tanh import BOTTOM, MOST, TOP
+from jaxosc.native.rational_tanh import BOTTOM, MOST, TOP
 
 SOURCE = Path(__file__).with_name("reference.c")
 

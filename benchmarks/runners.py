@@ -29,7 +29,7 @@ def simulated(solver: Any, adaptive: bool = False) -> Callable[[Problem], Runner
 
         def run(setting: float, ts: np.ndarray) -> tuple[Any, Any]:
             kept = None if len(ts) == 1 else ts
-            steps = dict(rtol=setting, max_steps=100_000_000) if adaptive else dict(dt=setting)
+            steps: dict[str, Any] = dict(rtol=setting, max_steps=100_000_000) if adaptive else dict(dt=setting)
             solution = jo.simulate(field, starts, t1=float(ts[-1]), ts=kept, solver=solver, **steps)
             return solution.ys, solution.stats["num_steps"]
 

@@ -59,6 +59,15 @@ MOST_LARGE_LANES = {"columns": 128, "product": 32, "pieces": 128}
 """A width. Products gain nothing beyond 32, and lose with flags (Tsit5, n = 32: 17 with 32 lanes, 22 with 128); the
 calls of splitting want more (n = 32, with 16, 64, 128: 23, 8.2, 6.6)."""
 
+NATIVE_UP_TO = 256
+"""A form. Up to this n there are loops in C (see `jaxosc.native`); beyond, products of matrices rule, which XLA has."""
+
+NATIVE_LANES = {"shared": 512, "own": 128}
+"""A width. Lanes that a loop in C gets at once; it has narrower blocks of its own."""
+
+NATIVE_SAMPLE_BYTES = 2**17
+"""A width. What the states may take that a loop in C brings back for measures that do not look at every step."""
+
 CHUNK_LANES, CHUNK_LANES_OF_FEW = 64, 256
 """Widths. Lanes that go in lockstep with adaptive steps: more of them wait longer for the slowest, fewer do not fill
 the vector units. Measured with Taylor at n = 2, 8, 32 and rtol 1e-6, 1e-15: 64 is best or nearly so, but for n = 2

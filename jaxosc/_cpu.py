@@ -1,11 +1,12 @@
-"""Compiler settings that make the time loops faster on a CPU, for whoever calls `jo.configure_cpu()`.
+"""Settings that make the time loops faster on a CPU, for whoever calls `jo.configure_cpu()`.
 
-XLA runs a loop one operation after the other, each a call of its own, unless its arrays are tiny. Small networks spend
-half of their time between the operations. With a higher threshold a whole loop becomes one kernel, compiled in half the
-time; wider vectors fill what AVX-512 has. Measured on one core (AVX-512) over the same without, float32 and float64,
-n = 2 to 32: Euler 1.0 to 1.4 times as fast, `PoissonSplitting(2)` 1.1 to 1.6, Taylor 1.1 to 2.4; n = 128 as before.
+- The loops of `jaxosc.native`, in C, where a machine has a C compiler: Euler and Poisson splitting of tanh networks.
+- XLA runs a loop one operation after the other, each a call of its own, unless its arrays are tiny. Small networks
+  spend half of their time between the operations. With a higher threshold a whole loop becomes one kernel, compiled in
+  half the time; wider vectors fill what AVX-512 has. Measured on one core (AVX-512) over the same without, float32 and
+  float64, n = 2 to 32: Euler 1.0 to 1.4 times as fast, `PoissonSplitting(2)` 1.1 to 1.6, Taylor 1.1 to 2.4.
 
-Both are read once, when JAX makes its backend, so a library must not set them behind anybody's back.
+All are read once, XLA's when JAX makes its backend, so a library must not set them behind anybody's back.
 """
 
 import os
@@ -13,6 +14,7 @@ import os
 import jax
 
 from ._errors import JaxoscError
+from .native.build import ASKED
 
 LOOP_BYTES = 16_000_000
 """Loops whose arrays are smaller become one kernel: any chunk of the engine is, whole trajectories are not."""
@@ -25,9 +27,11 @@ _VECTORS = "--xla_cpu_prefer_vector_width"
 def configure_cpu(devices: int | None = None) -> None:
     """Have JAX compile for speed on this CPU. Call it once, right after the imports, before JAX computes anything.
 
-    The command line and the benchmarks do. Results agree with those of other settings to rounding, and are bit-equal
-    among runs with the same settings. GPUs and TPUs are not concerned. What `XLA_FLAGS` already says about a setting
-    stays.
+    The command line and the benchmarks do. Where there is a C compiler (gcc or clang), the time loops that
+    `jaxosc.native` knows are compiled by it, each in about a second, and kept in the user's cache folder; without one,
+    or with JAXOSC_NATIVE=0 in the environment, JAX's own run. Results agree with those of other settings to rounding,
+    and are bit-equal among runs with the same settings. GPUs and TPUs are not concerned. What `XLA_FLAGS` already says
+    about a setting stays.
 
     **Arguments:** `devices`: into how many devices JAX divides the CPU, e.g. the number of cores: `jo.simulate` spreads
     its members over them. None leaves it at what it is (one).
@@ -46,7 +50,13 @@ def configure_cpu(devices: int | None = None) -> None:
             "Got configure_cpu() after JAX has computed something, expected it before, since JAX reads these settings"
             " once: call it right after the imports (in a notebook: restart the kernel first)."
         ) from None
-    os.environ["XLA_FLAGS"] = with_settings(os.environ.get("XLA_FLAGS", ""))
+    os.environ.update(settings())
+
+
+def settings() -> dict[str, str]:
+    """The environment of a process whose JAX compiles for speed, from that of this one: what is said there stays."""
+    flags, native = os.environ.get("XLA_FLAGS", ""), os.environ.get(ASKED, "1")
+    return {"XLA_FLAGS": with_settings(flags), ASKED: native}
 
 
 def loops_are_kernels() -> bool:

@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
 from . import __version__
+from ._cache import cache_home
 from ._cpu import configure_cpu
 from ._errors import JaxoscError
 from .audit_command import AuditOptions
@@ -337,7 +338,7 @@ def _keep_compiled_programs() -> Path | None:
     chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen is not None:
         return Path(chosen)
-    folder = _cache_home() / "jaxosc" / "xla"
+    folder = cache_home() / "jaxosc" / "xla"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -347,14 +348,6 @@ def _keep_compiled_programs() -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return folder
-
-
-def _cache_home() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _words(given: list[str]) -> list[str]:

@@ -96,7 +96,7 @@ def test_peers_run(fresh_python, tmp_path, room):
     here = "float32, shared W, n = 2"
     assert set(record["fixed"]) == {here}
     rows = {row["name"]: row for row in record["fixed"][here]["rows"]}
-    assert {"jo.simulate, ForwardEuler", "jo.simulate, ForwardEuler, two flags", "NumPy loop"} <= set(rows)
+    assert {"jo.simulate, ForwardEuler", "jo.simulate, ForwardEuler, configure_cpu", "NumPy loop"} <= set(rows)
     # What is missing here (a compiler, torchode) is said, and nothing else.
     assert ("C" in rows) != ("no gcc or cc" in text)
     assert ("torchode Euler" in rows) != ("torchode is not installed" in text)

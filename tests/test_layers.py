@@ -18,6 +18,8 @@ FLOORS = {
     "_errors": 0,
     "_checks": 0,
     "_cpu": 0,
+    "_cache": 0,
+    "native": 0,
     "_choices": 0,
     "_elementary": 0,
     "_activation_report": 0,
@@ -44,8 +46,9 @@ FLOORS = {
     "__main__": 10,
 }
 
-# Neighbours on one floor that belong to one room: the check of activations, and what the commands are made of.
-SAME_ROOM = {"activation_check": "activations", "audit_command": "cli", "doctor": "cli"}
+# Neighbours on one floor that belong to one room: the check of activations, the
+# settings of a CPU and its native loops, and what the commands are made of.
+SAME_ROOM = {"activation_check": "activations", "_cpu": "native", "audit_command": "cli", "doctor": "cli"}
 
 EVERYWHERE = {"jax", "jaxtyping", "equinox", "numpy"}
 NUMERICS = {"diffrax", "optimistix", "lineax"}  # from floor 3 up

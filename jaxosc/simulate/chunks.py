@@ -5,6 +5,7 @@ each step waits for memory; a chunk stays in the cache from its first step to it
 have all left, and not when the last of all has. What becomes of a lane does not depend on the chunk it is in.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from .._cpu import loops_are_kernels
 from ..solvers import Lanes
 from ..solvers.lanes import own_axes
 from .engine import LaneRun, run_lanes
+from .native_loop import march_natively, native_loop
 from .reducers import AbstractReducer
 from .steppers import stepper_of
 
@@ -38,10 +40,24 @@ def chunk_lanes(lanes: Lanes, dtype: Any, use: _choices.Use = "pieces") -> int:
 
 
 def run_in_chunks(
-    lanes: Lanes, y0: Float[Array, "n lanes"], solver: Any, reducers: tuple[AbstractReducer, ...], **options: Any
+    lanes: Lanes,
+    y0: Float[Array, "n lanes"],
+    solver: Any,
+    reducers: tuple[AbstractReducer, ...],
+    *,
+    allow_native: bool = False,
+    **options: Any,
 ) -> LaneRun:
-    """As `run_lanes`, chunk by chunk. Call it inside a `jax.jit` of your own."""
-    width = chunk_lanes(lanes, y0.dtype, stepper_of(solver).use)
+    """As `run_lanes`, chunk by chunk. Call it inside a `jax.jit` of your own.
+
+    `allow_native`: in C where that can be, which has no derivative.
+    """
+    target = native_loop(lanes, y0.dtype, solver, reducers) if allow_native else None
+    if target is None:
+        width = chunk_lanes(lanes, y0.dtype, stepper_of(solver).use)
+    else:
+        width = _choices.NATIVE_LANES["own" if lanes.matrix.shape[-1] > 1 else "shared"]
+        options["forward"] = functools.partial(march_natively, target)
     return in_chunks(lambda lanes, y0: run_lanes(lanes, y0, solver, reducers, **options), lanes, y0, width)
 
 

@@ -5,6 +5,7 @@ compiled program serves every dt and duration, ends early when no lane is alive,
 with a Python int it is a `scan` of that length, which can.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -151,6 +152,7 @@ def run_lanes(
     escape_norm: Any = DEFAULT_ESCAPE_NORM,
     save: SaveTimes | None = None,
     segments: int = 0,
+    forward: Callable[..., Loop] | None = None,
 ) -> LaneRun:
     """Run `num_steps` steps of size `dt` in every lane.
 
@@ -163,6 +165,7 @@ def run_lanes(
     - `num_steps`: an int32 scalar (may be traced; early end; forward derivatives only), or a Python int (a scan).
     - `save`: which states to keep; none by default.
     - `segments`: keep that many checkpoints for differentiation backward, instead of all steps (0).
+    - `forward`: another way to march on, `forward(run, loop, until)`, with a traced number of steps.
 
     **Returns:** a `LaneRun`. Call it inside a `jax.jit` of your own. **Raises:** as `stepper_of`.
     """
@@ -171,13 +174,14 @@ def run_lanes(
     stepper = stepper_of(solver)
     run = Run(lanes.prepared(stepper.use), stepper, reducers, *scalars)
     loop = run.start(y0)
+    forward = functools.partial(march, segments=segments) if forward is None else forward
     if save is None:
-        return run.finish(march(run, loop, num_steps, segments), None)
+        return run.finish(forward(run, loop, num_steps), None)
     if isinstance(num_steps, int):
         return _scan_and_gather(run, loop, num_steps, save, segments)
 
     def to_next_save(loop: Loop, at: SaveTimes) -> tuple[Loop, Array]:
-        loop = march(run, loop, at.steps)
+        loop = forward(run, loop, at.steps)
         return loop, _between(run, loop, at.fractions)
 
     # The end of the run is one more stop of the same loop: a loop of its own would be compiled a second time.

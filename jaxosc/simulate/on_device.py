@@ -31,7 +31,7 @@ def run_lanes_on_device(
     """
 
     def in_chunks() -> LaneRun:
-        return run_in_chunks(lanes, y0, solver, reducers, save=save, **options)
+        return run_in_chunks(lanes, y0, solver, reducers, save=save, allow_native=True, **options)
 
     platform = kernel_platform()
     if platform is None or save is not None:

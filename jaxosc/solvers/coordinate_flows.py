@@ -90,10 +90,15 @@ def blocks_of(lanes: Lanes, one_by_one: bool = False) -> tuple[Block, ...]:
     `one_by_one` asks for single neurons or groups at any n (a loop over single neurons is a loop over blocks of one).
     """
     n, colours = lanes.size, lanes.colours
-    if colours is not None and lanes.hollow and len(colours) <= COLOURS_UP_TO:
+    if colours is not None and has_groups(lanes):
         return tuple(_group(colour) for colour in colours if colour)
     width = 1 if one_by_one or n <= _choices.SINGLES_UP_TO else _choices.BLOCK
     return tuple(Block(start, min(width, n - start), independent=width == 1) for start in range(0, n, width))
+
+
+def has_groups(lanes: Lanes) -> bool:
+    """Whether a sweep goes group by group and not neuron by neuron, which is another splitting."""
+    return lanes.colours is not None and lanes.hollow and len(lanes.colours) <= COLOURS_UP_TO
 
 
 def _group(colour: tuple[int, ...]) -> Block:

@@ -13,6 +13,7 @@ import xarray
 
 from .._cpu import loops_are_kernels
 from .._results import Result
+from ..native import loops_are_native
 from .spec import Sweep
 from .text import spec_hash, spec_json
 
@@ -155,7 +156,8 @@ def dataset(sweep: Sweep, arrays: dict[str, np.ndarray], attrs: dict[str, Any]) 
 def versions() -> dict[str, str]:
     """Versions of what decides the bits: Python, the packages that compute and store, and how XLA compiles loops."""
     packages = ("jax", "jaxlib", "equinox", "diffrax", "numpy", "xarray", "zarr")
-    loops = {"cpu_loops": "kernels (jo.configure_cpu)" if loops_are_kernels() else "calls (JAX's default)"}
+    compiled = "kernels (jo.configure_cpu)" if loops_are_kernels() else "calls (JAX's default)"
+    loops = {"cpu_loops": f"{compiled}; C where it can be" if loops_are_native() else compiled}
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages} | loops
 
 

@@ -1,8 +1,9 @@
-"""tanh x = x P(x^2) / Q(x^2), for compiled loops that have no fast tanh of their own (C and numba).
+"""tanh x = x P(x^2) / Q(x^2), for compiled loops that have no fast tanh of their own.
 
 A fit of least relative error, by repeatedly reweighted least squares in 70 digits: 3e-8 for float32 on |x| <= 8.5 and
 3.5e-17 for float64 on |x| <= 18.5. Beyond, tanh has rounded to 1 and x is clamped. An exponential costs more in
-float32, and loses digits near zero.
+float32, and loses digits near zero. Computed in the type itself it is right to 4 units in the last place in float32 and
+6 in float64.
 """
 
 MOST = {"float32": 8.5, "float64": 18.5}

@@ -1,0 +1,152 @@
+"""From a case to a compiled time loop that XLA can call.
+
+A case is a number of neurons, a type, an activation and a kind of step: with all of them known the C compiler unrolls
+and vectorises as by hand. It takes about a second; the result is kept in the user's cache folder under a name made of
+the source, the command and the processor.
+"""
+
+import ctypes
+import dataclasses
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from .._cache import cache_home
+from .rational_tanh import BOTTOM, MOST, TOP
+
+ASKED = "JAXOSC_NATIVE"
+"""The variable by which `jo.configure_cpu` asks for loops in C; processes begun by this one inherit it."""
+
+SOURCES = ("fixed_steps.c", "splitting_step.h", "euler_step.h", "measures.h", "vectors.h")
+
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-mprefer-vector-width=512",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-shared",
+    "-fPIC",
+)
+
+Activation = Literal["tanh_of", "identity_of", "softsign_of", "hard_tanh_of"]
+"""Functions of vectors.h."""
+
+C_TYPES = {"float32": "float", "float64": "double"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What a loop is compiled for.
+
+    **Attributes:** `neurons`, `dtype`; `activation`, the name of its C function; `step`, "euler", "splitting" (pairs of
+    sweeps) or "sweep" (a single one); `own`, whether each lane has a W of its own.
+    """
+
+    neurons: int
+    dtype: str
+    activation: Activation
+    step: Literal["euler", "splitting", "sweep"]
+    own: bool
+
+    @property
+    def definitions(self) -> list[str]:
+        """For the compiler."""
+        numbers = {"TOP": TOP[self.dtype], "BOTTOM": BOTTOM[self.dtype], "MOST": (MOST[self.dtype],)}
+        return [
+            f"-DN={self.neurons}",
+            f"-DREAL={C_TYPES[self.dtype]}",
+            f"-DACTIVATION={self.activation}",
+            f"-DSPLITTING={('euler', 'sweep', 'splitting').index(self.step)}",
+            f"-DOWN={int(self.own)}",
+            "-DHANDLER=jaxosc_loop",
+            *(f"-DTANH_{name}={','.join(map(repr, values))}" for name, values in numbers.items()),
+        ]
+
+
+def compiler() -> str | None:
+    """The C compiler of this machine, if there is one that knows GCC's vectors."""
+    return shutil.which("gcc") or shutil.which("clang")
+
+
+def loops_are_native() -> bool:
+    """Whether loops in C were asked for and can be had."""
+    return os.environ.get(ASKED) == "1" and compiler() is not None
+
+
+@functools.cache
+def target_of(case: Case) -> str | None:
+    """The name under which XLA calls the loop of a case, compiled now if need be; None and a warning if that fails."""
+    command = compiler()
+    if command is None:
+        return None
+    words = [command, *FLAGS, *case.definitions, f"-I{jax.ffi.include_dir()}"]
+    name = _fingerprint(words)
+    path = _folder() / f"{name}.so"
+    try:
+        if not path.exists():
+            _compile(words, path)
+        handler = ctypes.CDLL(str(path)).jaxosc_loop
+    except (OSError, AttributeError, subprocess.CalledProcessError) as error:
+        reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+        warnings.warn(
+            f"Got no loop in C for {case} ({str(reason).strip()[:500]}), so JAX's own runs instead, slower: see that"
+            f" `{command}` works and that {path.parent} can be written.",
+            stacklevel=2,
+        )
+        return None
+    target = f"jaxosc_{name}"
+    jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler), platform="cpu")
+    return target
+
+
+def _fingerprint(words: list[str]) -> str:
+    """What the compiled loop depends on, in short."""
+    digest = hashlib.sha256("\0".join([*words, _processor(), jax.__version__]).encode())
+    for source in SOURCES:
+        digest.update(Path(__file__).with_name(source).read_bytes())
+    return digest.hexdigest()[:24]
+
+
+@functools.cache
+def _processor() -> str:
+    """The processor's abilities: folders are shared between machines that do not have the same."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    facts = ("model name", "flags", "CPU part", "Features")
+    return "\n".join(sorted({line for line in lines if line.startswith(facts)}))
+
+
+def _folder() -> Path:
+    """Where loops are kept; one that lasts as long as the process if the user's cannot be written."""
+    folder = cache_home() / "jaxosc" / "native"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return _own_folder()
+    return folder if os.access(folder, os.W_OK) else _own_folder()
+
+
+@functools.cache
+def _own_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="jaxosc-native-"))
+
+
+def _compile(words: list[str], path: Path) -> None:
+    """Compile under another name and rename: two processes may do this at once."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        made = Path(scratch) / path.name
+        source = str(Path(__file__).with_name(SOURCES[0]))
+        subprocess.run([*words, source, "-o", str(made)], check=True, capture_output=True, text=True)
+        os.replace(made, path)

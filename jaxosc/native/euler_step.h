@@ -1,0 +1,61 @@
+/* Forward Euler: x + dt (gain W sigma(x) + bias - leak x) in every lane of a block. */
+
+#if BY_NEURON
+
+static void step(vec *y, const struct networks *w, const struct job *job, const int groups) {
+  vec t[LANES * PARTS], sum[LANES * PARTS];
+#pragma GCC unroll 16
+  for (int k = 0; k < LANES * PARTS; k++) {
+    t[k] = ACTIVATION(y[k]);
+    sum[k] = spread(0);
+  }
+  const real *single = (const real *)t;
+#pragma GCC unroll 4
+  for (int j = 0; j < N; j++)
+#pragma GCC unroll 4
+    for (int m = 0; m < LANES; m++)
+#pragma GCC unroll 16
+      for (int p = 0; p < PARTS; p++)
+        sum[m * PARTS + p] += w->own[(m * N + j) * PARTS + p] * single[m * PARTS * WIDTH + j];
+#pragma GCC unroll 16
+  for (int k = 0; k < LANES * PARTS; k++) {
+    vec rate = sum[k];
+    if (w->has_gain) rate = rounded(rate * ((const real *)w->gain)[k / PARTS]);
+    if (w->has_bias) rate += w->bias[k];
+    if (w->has_leak) rate -= ((const real *)w->leak)[k / PARTS] * y[k];
+    y[k] += job->dt * rate;
+  }
+}
+
+#else
+
+INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const struct job *job, int i, const int rows,
+                       const int groups) {
+  vec sum[ROWS][GROUPS];
+  nothing(sum, rows, groups);
+  add_rows(sum, w, t, i, rows, 0, N, groups);
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+    for (int g = 0; g < groups; g++) {
+      vec rate = gained(w, sum[r][g], g);
+      const int k = (i + r) * groups + g;
+      if (w->has_bias) rate += w->bias[k];
+      if (w->has_leak) rate -= w->leak[g] * y[k];
+      y[k] += job->dt * rate;
+    }
+}
+
+INLINE void step(vec *y, vec *first, const struct networks *w, const struct job *job, const int groups) {
+  vec t[N * GROUPS];
+  /* Not unrolled over the rows: with all of them in sight the compiler interleaves what does not fit the registers. */
+#pragma GCC unroll 1
+  for (int i = 0; i < N; i++)
+#pragma GCC unroll 8
+    for (int g = 0; g < groups; g++) t[i * groups + g] = ACTIVATION(y[i * groups + g]);
+#pragma GCC unroll UNROLLED
+  for (int i = 0; i < N / ROWS * ROWS; i += ROWS) euler_rows(y, t, w, job, i, ROWS, groups);
+  if (N % ROWS) euler_rows(y, t, w, job, N / ROWS * ROWS, N % ROWS, groups);
+}
+
+#endif

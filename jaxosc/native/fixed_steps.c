@@ -1,0 +1,353 @@
+/* Fixed steps of forward Euler or Poisson splitting in many lanes, with the measures that look at every step.
+
+   Compiled for one case: -DN=8 neurons, -DREAL=float (or double), -DSPLITTING (0 or 1), -DOWN (0: one W for all lanes,
+   1: a W each), -DACTIVATION=tanh_of, -DHANDLER=name, and the numbers of tanh. The compiler unrolls what N allows.
+
+   A few lanes ("a block") go through all their steps before the next ones start, so that whatever a step touches stays
+   in registers and the first cache. What becomes of a lane does not depend on its neighbours: each sum has one order,
+   and a lane that leaves is found as the engine in JAX finds it (see `simulate/engine.py`): one look every SAMPLE_EVERY
+   steps, and if somebody has left, those steps again with a look at the suspects after each. */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "vectors.h"
+#include "xla/ffi/api/c_api.h"
+
+#define SAMPLE_EVERY 10
+
+/* A large W of its own goes across the vectors neuron by neuron: read from the first cache in every step, where lanes
+   side by side would have to fetch theirs from the second. Not in a splitting, whose neurons wait for each other. */
+#define BY_NEURON (OWN && !SPLITTING && N > 16)
+
+#define PARTS ((N + WIDTH - 1) / WIDTH)
+
+#if BY_NEURON
+#define LANES (PARTS >= 8 ? 1 : PARTS >= 4 ? 2 : 4)
+#define GROUPS 1
+#define STATE (LANES * PARTS * WIDTH)
+#else
+/* Vectors of lanes: enough to hide how long sigma takes, few enough for sums to stay in registers, and as few as the
+   second cache holds the matrices of. */
+#define OWN_BYTES ((long)N * N * BYTES)
+#define GROUPS (OWN && 4 * OWN_BYTES > 2 * 1048576 ? (2 * OWN_BYTES > 2 * 1048576 ? 1 : 2) : N <= 4 ? 8 : 4)
+#define LANES (GROUPS * WIDTH)
+#define STATE (N * LANES)
+#endif
+
+enum { UNROLLED = N <= 16 ? 16 : 1 };
+
+/* What a call works on; pointers are NULL for what there is none of. Lane counts of 1 mean: one for all. */
+struct job {
+  const real *x, *matrix, *gain, *bias, *leak, *sizes;
+  long lanes, bias_lanes, gain_lanes, leak_lanes, stages;
+  real dt, escape;
+  int begin, end, samples, escaped, lost;
+  const int8_t *result;
+  const int32_t *num_steps, *norm_at, *count, *last_step, *worst_at;
+  const real *norm, *last_fraction, *first, *deviation, *squares, *start, *worst;
+  real *x1, *norm1, *last_fraction1, *first1, *deviation1, *squares1, *start1, *worst1, *sampled;
+  int8_t *result1;
+  int32_t *num_steps1, *norm_at1, *count1, *last_step1, *worst_at1;
+};
+
+/* The measures of a block: the largest squared norm and its step; crossings of zero by neuron 0; the energy at the
+   start, its largest drift and the step of that. */
+struct measures {
+  real norm[LANES], last_fraction[LANES], first[LANES], deviation[LANES], squares[LANES], start[LANES], worst[LANES];
+  int32_t norm_at[LANES], count[LANES], last_step[LANES], worst_at[LANES];
+};
+
+/* The networks of a block. */
+struct networks {
+  const vec *own;
+  const real *shared;
+  vec gain[GROUPS], leak[GROUPS];
+  int has_gain, has_bias, has_leak;
+  vec bias[BY_NEURON ? LANES * PARTS : N * GROUPS];
+};
+
+INLINE real *at(real *y, int i, int lane, const int width) {
+  return BY_NEURON ? y + lane * PARTS * WIDTH + i : y + i * width + lane;
+}
+
+#if !BY_NEURON
+
+#if OWN
+#define WEIGHT(i, j, g) w->own[((i) * N + (j)) * groups + (g)]
+#else
+#define WEIGHT(i, j, g) w->shared[(i) * N + (j)]
+#endif
+
+#define ROWS 4
+
+/* sum[r][g] += W[i + r, j] t[j] for `begin` <= j < `end`. */
+INLINE void add_rows(vec sum[ROWS][GROUPS], const struct networks *w, const vec *t, int i, const int rows, int begin,
+                     int end, const int groups) {
+#pragma GCC unroll 2
+  for (int j = begin; j < end; j++)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+      for (int g = 0; g < groups; g++) sum[r][g] += WEIGHT(i + r, j, g) * t[j * groups + g];
+}
+
+INLINE void nothing(vec sum[ROWS][GROUPS], const int rows, const int groups) {
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+    for (int g = 0; g < groups; g++) sum[r][g] = spread(0);
+}
+
+INLINE vec gained(const struct networks *w, vec sum, int g) { return w->has_gain ? rounded(w->gain[g] * sum) : sum; }
+
+#endif
+
+#if SPLITTING
+#include "splitting_step.h"
+#else
+#include "euler_step.h"
+#endif
+
+#include "measures.h"
+
+/* One step with its measures. */
+INLINE void glide(real *y, vec *first, struct measures *kept, const struct networks *w, const struct job *job,
+                  int32_t number, const int lanes, const int groups) {
+  real low[LANES] ALIGNED;
+  if (job->count != NULL)
+    for (int k = 0; k < lanes; k++) low[k] = *at(y, 0, k, lanes);
+#if BY_NEURON
+  step((vec *)y, w, job, groups);
+#else
+  step((vec *)y, first, w, job, groups);
+#endif
+  if (job->norm) measure_norms(kept, (vec *)y, number, lanes, groups);
+  if (job->count) measure_crossings(kept, low, y, number, lanes, lanes);
+}
+
+/* Steps number `from` to `to`, which nobody looks at. */
+INLINE void stretch(real *y, vec *first, struct measures *kept, const struct networks *w, const struct job *job,
+                    int32_t from, int32_t to, const int groups) {
+#pragma GCC unroll 1
+  for (int32_t k = from; k < to; k++) glide(y, first, kept, w, job, k, BY_NEURON ? LANES : groups * WIDTH, groups);
+}
+
+#define STRETCH(name, groups)                                                                               \
+  static __attribute__((noinline)) void name(real *y, vec *first, struct measures *kept,                    \
+                                             const struct networks *w, const struct job *job, int32_t from, \
+                                             int32_t to) {                                                  \
+    stretch(y, first, kept, w, job, from, to, groups);                                                      \
+  }
+
+STRETCH(stretch_of_many, GROUPS)
+STRETCH(stretch_of_few, 1)
+
+#define LOOK(name, groups)                                                                     \
+  static __attribute__((noinline)) void name(struct measures *kept, real *y, int32_t number) { \
+    measure_energy(kept, y, number, BY_NEURON ? LANES : (groups) * WIDTH, groups);             \
+  }
+
+LOOK(look_at_many, GROUPS)
+LOOK(look_at_few, 1)
+
+/* One lane back to where it was. */
+static void put_back(real *y, const real *y0, struct measures *kept, const struct measures *kept0, int k, int width) {
+  for (int i = 0; i < N; i++) *at(y, i, k, width) = *at((real *)y0, i, k, width);
+#define BACK(name) kept->name[k] = kept0->name[k]
+  BACK(norm), BACK(last_fraction), BACK(first), BACK(deviation), BACK(squares);
+  BACK(norm_at), BACK(count), BACK(last_step);
+#undef BACK
+}
+
+INLINE void prepare(vec *y, vec *first, const int groups) {
+#if SPLITTING
+#pragma GCC unroll 8
+  for (int g = 0; g < groups; g++) first[g] = ACTIVATION(y[g]);
+#endif
+}
+
+/* The lanes from `begin` on, of which `count` count; the others do the last one again. */
+static void run_block(const struct job *job, long begin, int count, vec *own, int groups) {
+  const int lanes = BY_NEURON ? LANES : groups * WIDTH;
+  real y[STATE] ALIGNED, y0[STATE] ALIGNED, norms[LANES] ALIGNED;
+  vec first[GROUPS];
+  struct measures kept ALIGNED, kept0 ALIGNED;
+  struct networks w;
+  int8_t result[LANES];
+  int32_t num_steps[LANES];
+  int frozen = 0;
+  void (*const look)(struct measures *, real *, int32_t) = groups == GROUPS ? look_at_many : look_at_few;
+  void (*const go)(real *, vec *, struct measures *, const struct networks *, const struct job *, int32_t, int32_t) =
+      groups == GROUPS ? stretch_of_many : stretch_of_few;
+#define LANE(k) (begin + ((k) < count ? (k) : count - 1))
+  memset(y, 0, sizeof y);
+  memset(&kept, 0, sizeof kept);
+  for (int k = 0; k < lanes; k++) {
+    const long lane = LANE(k);
+    for (int i = 0; i < N; i++) *at(y, i, k, lanes) = job->x[i * job->lanes + lane];
+    result[k] = job->result[lane], num_steps[k] = job->num_steps[lane];
+    frozen += result[k] != 0;
+    if (job->norm) kept.norm[k] = job->norm[lane], kept.norm_at[k] = job->norm_at[lane];
+    if (job->start)
+      kept.start[k] = job->start[lane], kept.worst[k] = job->worst[lane], kept.worst_at[k] = job->worst_at[lane];
+    if (job->count) {
+      kept.count[k] = job->count[lane], kept.last_step[k] = job->last_step[lane];
+      kept.last_fraction[k] = job->last_fraction[lane], kept.first[k] = job->first[lane];
+      kept.deviation[k] = job->deviation[lane], kept.squares[k] = job->squares[lane];
+    }
+  }
+  w.has_gain = job->gain != NULL, w.has_bias = job->bias != NULL, w.has_leak = job->leak != NULL;
+  memset(w.bias, 0, sizeof w.bias);
+  for (int k = 0; k < lanes; k++) {
+    const long lane = LANE(k);
+    if (w.has_gain) ((real *)w.gain)[k] = job->gain[job->gain_lanes > 1 ? lane : 0];
+    if (w.has_leak) ((real *)w.leak)[k] = job->leak[job->leak_lanes > 1 ? lane : 0];
+    for (int i = 0; w.has_bias && i < N; i++)
+      *at((real *)w.bias, i, k, lanes) = job->bias[i * job->bias_lanes + (job->bias_lanes > 1 ? lane : 0)];
+  }
+  w.shared = job->matrix, w.own = own;
+#if OWN
+  for (int i = 0; i < N; i++)
+    for (int j = 0; j < N; j++)
+      for (int k = 0; k < lanes; k++) {
+        const real value = job->matrix[((long)i * N + j) * job->lanes + LANE(k)];
+        if (BY_NEURON)
+          ((real *)own)[((long)k * N + j) * PARTS * WIDTH + i] = value;
+        else
+          ((real *)own)[((long)i * N + j) * lanes + k] = value;
+      }
+#endif
+  prepare((vec *)y, first, groups);
+  int32_t number = job->begin;
+  int sample = 0;
+  while (number < job->end && frozen < lanes) {
+    int32_t next = (number / SAMPLE_EVERY + 1) * SAMPLE_EVERY;
+    if (next > job->end) next = job->end;
+    memcpy(y0, y, sizeof(real) * (BY_NEURON ? STATE : N * lanes));
+    if (job->norm || job->count) kept0 = kept;
+    go(y, first, &kept, &w, job, number, next);
+    square_norms((vec *)y, norms, groups);
+    int leaving = 0;
+    for (int k = 0; k < lanes; k++) leaving |= (result[k] == 0) & !(norms[k] <= job->escape);
+    if (!leaving && !frozen) {
+      for (int k = 0; k < lanes; k++) num_steps[k] += next - number;
+    } else {
+      int8_t suspect[LANES];
+      const int again = leaving && next > number + 1;
+      for (int k = 0; k < lanes; k++) suspect[k] = (result[k] == 0) & !(norms[k] <= job->escape);
+      if (again) {
+        memcpy(y, y0, sizeof(real) * (BY_NEURON ? STATE : N * lanes));
+        kept = kept0;
+        prepare((vec *)y, first, groups);
+      }
+      for (int32_t from = number; from < next; from++) {
+        if (again) {
+          memcpy(y0, y, sizeof(real) * (BY_NEURON ? STATE : N * lanes));
+          kept0 = kept;
+          go(y, first, &kept, &w, job, from, from + 1);
+          square_norms((vec *)y, norms, groups);
+        }
+        for (int k = 0; k < lanes; k++) {
+          if (result[k] == 0 && suspect[k] && !(norms[k] <= job->escape)) {
+            result[k] = is_finite(norms[k]) ? job->escaped : job->lost;
+            frozen++;
+          }
+          if (result[k] != 0)
+            put_back(y, y0, &kept, &kept0, k, lanes);
+          else
+            num_steps[k] += again ? 1 : next - number;
+        }
+        prepare((vec *)y, first, groups);
+        if (!again) break;
+      }
+    }
+    number = next;
+    if (job->start && number % SAMPLE_EVERY == 0) look(&kept, y, number);
+    if (number % SAMPLE_EVERY == 0 && sample < job->samples) {
+      for (int i = 0; i < N; i++)
+        for (int k = 0; k < count; k++)
+          job->sampled[((long)sample * N + i) * job->lanes + begin + k] = *at(y, i, k, lanes);
+      sample++;
+    }
+  }
+  /* Where every lane is frozen, or the run ends before the last sample, the others are where it ended. */
+  for (; sample < job->samples; sample++)
+    for (int i = 0; i < N; i++)
+      for (int k = 0; k < count; k++)
+        job->sampled[((long)sample * N + i) * job->lanes + begin + k] = *at(y, i, k, lanes);
+  for (int k = 0; k < count; k++) {
+    const long lane = begin + k;
+    for (int i = 0; i < N; i++) job->x1[i * job->lanes + lane] = *at(y, i, k, lanes);
+    job->result1[lane] = result[k], job->num_steps1[lane] = num_steps[k];
+    if (job->norm) job->norm1[lane] = kept.norm[k], job->norm_at1[lane] = kept.norm_at[k];
+    if (job->start)
+      job->start1[lane] = kept.start[k], job->worst1[lane] = kept.worst[k], job->worst_at1[lane] = kept.worst_at[k];
+    if (job->count) {
+      job->count1[lane] = kept.count[k], job->last_step1[lane] = kept.last_step[k];
+      job->last_fraction1[lane] = kept.last_fraction[k], job->first1[lane] = kept.first[k];
+      job->deviation1[lane] = kept.deviation[k], job->squares1[lane] = kept.squares[k];
+    }
+  }
+}
+
+#if OWN
+static XLA_FFI_Error *no_memory(const XLA_FFI_CallFrame *frame) {
+  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL,
+                                    "no memory for the weights of a block of lanes",
+                                    XLA_FFI_Error_Code_RESOURCE_EXHAUSTED};
+  return frame->api->XLA_FFI_Error_Create(&args);
+}
+#endif
+
+/* Operands: x (n, lanes), W (n, n, lanes or 1), gain, bias, leak (or nothing, size 0), sizes of the sweeps times dt,
+   scalars (dt, escape_norm^2), numbers (begin, end, codes of escaped and of not finite), result, num_steps; norm, its
+   step; count, last step, last fraction, first interval, deviation, squares; energy at the start, largest drift, its
+   step (size 0 where not measured).
+   Results: x, result, num_steps, the measures in that order, samples (samples, n, lanes). */
+XLA_FFI_Error *HANDLER(XLA_FFI_CallFrame *frame) {
+  if (frame->extension_start != NULL && frame->extension_start->type == XLA_FFI_Extension_Metadata) {
+    XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)frame->extension_start)->metadata;
+    metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+    metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+    metadata->traits = 0;
+    return NULL;
+  }
+  if (frame->stage != XLA_FFI_ExecutionStage_EXECUTE) return NULL;
+#define IN(k) ((const XLA_FFI_Buffer *)frame->args.args[k])
+#define OUT(k) (((const XLA_FFI_Buffer *)frame->rets.rets[k])->data)
+#define LAST(k) (IN(k)->dims[IN(k)->rank - 1])
+#define GIVEN(k) (LAST(k) > 0 ? IN(k)->data : NULL)
+  const real *scalars = IN(6)->data;
+  const int32_t *numbers = IN(7)->data;
+  const struct job job = {
+      .x = IN(0)->data, .matrix = IN(1)->data, .gain = GIVEN(2), .bias = GIVEN(3), .leak = GIVEN(4),
+      .sizes = IN(5)->data, .lanes = LAST(0), .gain_lanes = LAST(2), .bias_lanes = LAST(3), .leak_lanes = LAST(4),
+      .stages = LAST(5), .dt = scalars[0], .escape = scalars[1], .begin = numbers[0], .end = numbers[1],
+      .escaped = numbers[2], .lost = numbers[3],
+      .samples = (int)((const XLA_FFI_Buffer *)frame->rets.rets[14])->dims[0],
+      .result = IN(8)->data, .num_steps = IN(9)->data, .norm = GIVEN(10), .norm_at = GIVEN(11), .count = GIVEN(12),
+      .last_step = GIVEN(13), .last_fraction = GIVEN(14), .first = GIVEN(15), .deviation = GIVEN(16),
+      .squares = GIVEN(17), .start = GIVEN(18), .worst = GIVEN(19), .worst_at = GIVEN(20), .x1 = OUT(0), .result1 = OUT(1), .num_steps1 = OUT(2), .norm1 = OUT(3), .norm_at1 = OUT(4),
+      .count1 = OUT(5), .last_step1 = OUT(6), .last_fraction1 = OUT(7), .first1 = OUT(8), .deviation1 = OUT(9),
+      .squares1 = OUT(10), .start1 = OUT(11), .worst1 = OUT(12), .worst_at1 = OUT(13), .sampled = OUT(14)};
+  vec *own = NULL;
+#if OWN
+  const size_t size = BY_NEURON ? sizeof(vec) * LANES * N * PARTS : sizeof(vec) * N * N * GROUPS;
+  own = aligned_alloc(BYTES, size);
+  if (own == NULL) return no_memory(frame);
+  memset(own, 0, size);
+#endif
+  long begin = 0;
+  for (; job.lanes - begin >= LANES; begin += LANES) run_block(&job, begin, LANES, own, GROUPS);
+  /* What is left: in one block if it fills most of it, else vector by vector. */
+  const long narrow = BY_NEURON ? LANES : WIDTH;
+  if (job.lanes - begin > LANES / 2) {
+    run_block(&job, begin, (int)(job.lanes - begin), own, GROUPS);
+  } else {
+    for (; begin < job.lanes; begin += narrow)
+      run_block(&job, begin, (int)(job.lanes - begin < narrow ? job.lanes - begin : narrow), own, 1);
+  }
+  free(own);
+  return NULL;
+}

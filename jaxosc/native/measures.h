@@ -1,0 +1,140 @@
+/* Measures of a block of lanes: the energy of tanh networks, H = sum of log cosh, the norms, and crossings of zero.
+
+   As the reducers of `simulate/reducers.py`, whose states these are. */
+
+/* The squared norm of every lane. */
+INLINE void square_norms(const vec *y, real *norms, const int groups) {
+#if BY_NEURON
+#pragma GCC unroll 4
+  for (int m = 0; m < LANES; m++) {
+    vec sum = rounded(y[m * PARTS] * y[m * PARTS]);
+#pragma GCC unroll 16
+    for (int p = 1; p < PARTS; p++) sum += y[m * PARTS + p] * y[m * PARTS + p];
+    norms[m] = total(sum);
+  }
+#else
+#pragma GCC unroll 8
+  for (int g = 0; g < groups; g++) {
+    vec sum = rounded(y[g] * y[g]);
+#pragma GCC unroll UNROLLED
+    for (int i = 1; i < N; i++) sum += y[i * groups + g] * y[i * groups + g];
+    ((vec *)norms)[g] = sum;
+  }
+#endif
+}
+
+/* As `Norms.update`. */
+INLINE void measure_norms(struct measures *kept, const vec *y, int32_t number, const int lanes, const int groups) {
+  real norms[LANES] ALIGNED;
+  square_norms(y, norms, groups);
+  for (int k = 0; k < lanes; k++) {
+    const int larger = norms[k] > kept->norm[k];
+    kept->norm[k] = larger ? norms[k] : kept->norm[k];
+    kept->norm_at[k] = larger ? number : kept->norm_at[k];
+  }
+}
+
+/* As `Crossings.update`, for lanes `begin` to `end`. */
+INLINE void measure_crossings_of(struct measures *kept, const real *low, real *y, int32_t number, const int begin,
+                                 const int end, const int width) {
+  for (int k = begin; k < end; k++) {
+    const real high = *at(y, 0, k, width);
+    if (!(low[k] < 0 && high >= 0)) continue;
+    const real fraction = low[k] / (low[k] - high);
+    const real interval = (real)(number - kept->last_step[k]) + (fraction - kept->last_fraction[k]);
+    if (kept->count[k] == 1) kept->first[k] = interval;
+    if (kept->count[k] >= 1) {
+      const real offset = interval - kept->first[k];
+      kept->deviation[k] += offset;
+      kept->squares[k] += offset * offset;
+    }
+    kept->last_step[k] = number;
+    kept->last_fraction[k] = fraction;
+    kept->count[k]++;
+  }
+}
+
+/* Few steps are crossings. */
+INLINE void measure_crossings(struct measures *kept, const real *low, real *y, int32_t number, const int lanes,
+                              const int width) {
+#if !BY_NEURON
+  for (int begin = 0; begin < lanes; begin += WIDTH) {
+    if (!anywhere((*(const vec *)(low + begin) < spread(0)) & (*(vec *)(y + begin) >= spread(0)))) continue;
+    measure_crossings_of(kept, low, y, number, begin, begin + WIDTH, width);
+  }
+#else
+  measure_crossings_of(kept, low, y, number, 0, lanes, width);
+#endif
+}
+
+#define LOG_2 0.693147180559945309417232121458
+
+/* exp(x) - 1 for x <= 0: 2^k (exp(r) - 1) + (2^k - 1), |r| <= log(2) / 2, with as many terms of the series as the type
+   has digits for. */
+INLINE vec expm1_of(vec x) {
+  static const real series[] = {0.5, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880,
+                                1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
+  /* Added to a number of moderate size it leaves the nearest whole number in the last bits. */
+  const real shift = sizeof(real) == 4 ? 12582912. : 6755399441055744.;
+  const real most = sizeof(real) == 4 ? -87 : -708;
+  const real high = sizeof(real) == 4 ? 0.693359375 : 0.693147180369123816490, low = LOG_2 - high;
+  x = chosen(x < spread(most), spread(most), x);
+  const vec moved = x * (real)(1 / LOG_2) + shift, k = moved - shift;
+  const mask power = ((mask)moved - (mask)spread(shift) + (sizeof(real) == 4 ? 127 : 1023)) << DIGITS;
+  const vec r = (x - k * high) - k * low, scale = (vec)power;
+  const vec small = r + r * r * polynomial(series, sizeof(real) == 4 ? 7 : 12, r);
+  return scale * small + (scale - 1);
+}
+
+/* log(1 + x) for x >= 0: the logarithm of u = 1 + x = 2^k m by that of m in [sqrt(1/2), sqrt(2)), and what u lost. */
+INLINE vec log1p_of(vec x) {
+  static const real series[] = {2., 2. / 3, 2. / 5, 2. / 7, 2. / 9, 2. / 11, 2. / 13, 2. / 15, 2. / 17, 2. / 19, 2. / 21};
+  const vec u = 1 + x, lost = (x - (u - 1)) / u;
+  const mask middle = (mask)spread((real)0.70710678118654752440), bits = (mask)u - middle;
+  const mask exponent = bits >> DIGITS;
+  const vec m = (vec)((mask)u - (exponent << DIGITS)), f = (m - 1) / (m + 1);
+  const vec k = __builtin_convertvector(exponent, vec);
+  return k * (real)LOG_2 + (f * polynomial(series, sizeof(real) == 4 ? 5 : 11, f * f) + lost);
+}
+
+/* As `EnergyDrift.update`, with H as `sum_log_cosh` has it: one logarithm for up to 64 neurons. */
+INLINE void measure_energy(struct measures *kept, real *y, int32_t number, const int lanes, const int groups) {
+  const real tiny = sizeof(real) == 4 ? 1.17549435e-38 : 2.2250738585072014e-308;
+  real energies[LANES] ALIGNED;
+#if BY_NEURON
+  /* Neurons go across the vectors; those that fill the last one are at zero, where log cosh is. */
+#define ENTRIES PARTS
+#define ENTRY(k, i) ((const vec *)y)[(k) * PARTS + (i)]
+#define TURNS LANES
+#else
+#define ENTRIES N
+#define ENTRY(k, i) ((const vec *)y)[(i) * groups + (k)]
+#define TURNS groups
+#endif
+  for (int g = 0; g < TURNS; g++) {
+    vec energy = spread(0);
+    for (int begin = 0; begin < ENTRIES; begin += 64) {
+      vec outside = spread(0), inside = spread(0);
+      for (int i = begin; i < (begin + 64 < ENTRIES ? begin + 64 : ENTRIES); i++) {
+        const vec x = ENTRY(g, i), size = chosen(x < spread(0), -x, x), m = expm1_of(-size);
+        const mask near = size < spread(2);
+        const vec part = chosen(near, m * m / (2 * (1 + m)), (1 + m) * (1 + m));
+        outside += chosen(near, spread(0), size - (real)LOG_2);
+        inside = inside + part + inside * part;
+      }
+      energy += outside + log1p_of(inside);
+    }
+#if BY_NEURON
+    energies[g] = total(energy);
+#else
+    ((vec *)energies)[g] = energy;
+#endif
+  }
+  for (int k = 0; k < lanes; k++) {
+    const real scale = kept->start[k] < 0 ? -kept->start[k] : kept->start[k];
+    const real drift = (energies[k] - kept->start[k]) / (scale > tiny ? scale : tiny);
+    const int larger = (drift < 0 ? -drift : drift) > (kept->worst[k] < 0 ? -kept->worst[k] : kept->worst[k]);
+    kept->worst[k] = larger ? drift : kept->worst[k];
+    kept->worst_at[k] = larger ? number : kept->worst_at[k];
+  }
+}

@@ -26,6 +26,7 @@ from jaxosc._cpu import loops_are_kernels
 from jaxosc.simulate.adaptive_lanes import run_adaptive_lanes
 from jaxosc.simulate.adaptive_methods import method_of
 from jaxosc.simulate.chunks import run_in_chunks
+from jaxosc.simulate.reducers import EnergyDrift
 from jaxosc.solvers import lanes_of
 
 from . import harness
@@ -51,7 +52,10 @@ SOLVERS: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A run: `members` of n neurons, of one W or one each, through `steps` steps (or to t = steps dt)."""
+    """A run: `members` of n neurons, of one W or one each, through `steps` steps (or to t = steps dt).
+
+    `measured`: with an energy that loops in C do not know.
+    """
 
     solver: str
     n: int
@@ -59,11 +63,12 @@ class Case:
     members: int
     steps: int
     dtype: str = "float32"
+    measured: bool = False
 
     @property
     def name(self) -> str:
         """For tables and files."""
-        return f"{self.solver}, {self.dtype}, {'own' if self.own else 'shared'} W, n = {self.n}"
+        return f"{self.solver}, {self.dtype}, {'own' if self.own else 'shared'} W, n = {self.n}{', softsign, energy' * self.measured}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +175,13 @@ def questions() -> list[Question]:
         Question("MOST_LARGE_LANES", (64, 256), (one(SPLITTING, 32),), "pieces"),
         Question("SINGLES_UP_TO", (6, 16), (one(SPLITTING, 8), one(SPLITTING, 12))),
         Question("BLOCK", (4, 16), pieces),
+        Question("NATIVE_UP_TO", (1, 64), (one(EULER, 64, own=False), one(EULER, 128, own=False), one(SPLITTING, 128))),
+        Question("NATIVE_LANES", (128, 4096), (one(EULER, 2, own=False), one(SPLITTING, 32, own=False)), "shared"),
+        Question("NATIVE_LANES", (512, 4096), (one(EULER, 8), one(SPLITTING, 32)), "own"),
+        Question("NATIVE_LANES", (128, 512), (one(EULER, 32),), "neurons"),
+        Question(
+            "NATIVE_SAMPLE_BYTES", (2**15, 2**20), tuple(dataclasses.replace(c, measured=True) for c in small[::2])
+        ),
         Question("CHUNK_LANES", (32, 128), (one(ADAPTIVE, 8, own=False),)),
         Question("CHUNK_LANES_OF_FEW", (64, 512), (one(ADAPTIVE, 2, own=False),)),
         Question("FEW_NEURONS", (2, 8), (one(ADAPTIVE, 4, own=False), one(ADAPTIVE, 8, own=False))),
@@ -193,9 +205,14 @@ def compiled(case: Case, question: Question, candidate: Any) -> Callable[[], Any
     """The run of a case, compiled with a candidate: an executable is not looked up, so it outlives the override."""
     problem = (own_problem_of if case.own else problem_of)(case.n, case.members).cast(case.dtype)
     lanes, y0, solver = lanes_of(problem.field), jnp.asarray(problem.starts).T, SOLVERS[case.solver]
+    reducers: tuple[Any, ...] = ()
+    if case.measured:
+        lanes, reducers = dataclasses.replace(lanes, activation=jo.Softsign()), (EnergyDrift(),)
 
     def fixed(lanes: Any, y0: Any) -> Any:
-        return run_in_chunks(lanes, y0, solver, (), t0=0.0, dt=DT, num_steps=jnp.int32(case.steps)).y
+        options = dict(t0=0.0, dt=DT, num_steps=jnp.int32(case.steps), allow_native=True)
+        run = run_in_chunks(lanes, y0, solver, reducers, **options)
+        return run.reduced if case.measured else run.y
 
     def adaptive(lanes: Any, y0: Any) -> Any:
         method = method_of(solver, TOLERANCE, TOLERANCE, case.dtype)

@@ -33,11 +33,11 @@ PICTURE = Path("notebooks/pictures/peers.png")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """How large: members by n for one W and for a W each, `steps` of fixed size, members by n of adaptive runs."""
+    """How large: members by n for one W and for a W each, fixed steps by n, members by n of adaptive runs."""
 
     shared: dict[int, int]
     own: dict[int, int]
-    steps: int
+    steps: dict[int, int]
     adaptive: dict[int, int]
     t1: float
     rules: Rules
@@ -45,7 +45,7 @@ class Study:
     def fixed_cases(self, sizes: Sequence[int], dtypes: Sequence[str], kinds: Sequence[str]) -> list[peers_fixed.Case]:
         """Those of these sizes, types and kinds."""
         return [
-            peers_fixed.Case(n, members is self.own, dtype, members[n], self.steps)
+            peers_fixed.Case(n, members is self.own, dtype, members[n], self.steps[n])
             for dtype in dtypes
             for kind, members in (("shared", self.shared), ("own", self.own))
             for n in sizes
@@ -62,17 +62,23 @@ class Study:
         ]
 
 
-# 1,024 members of 128 neurons with a W each: their weights are 67 MB in float32, far beyond the second cache.
+# 1,024 members of 128 neurons with a W each: their weights are 67 MB in float32, far beyond the second cache. Of small
+# networks so many steps that what a call costs once (half a millisecond and two energies) is a few per cent.
 FULL = Study(
     shared={2: 4096, 8: 4096, 32: 4096, 128: 4096},
     own={2: 4096, 8: 4096, 32: 4096, 128: 1024},
-    steps=1000,
+    steps={2: 10_000, 8: 4000, 32: 1000, 128: 1000},
     adaptive={2: 4096, 8: 1024, 32: 256},
     t1=peers_adaptive.T1,
     rules=Rules(rounds=5, sample=0.1, long=4.0),
 )
 QUICK = Study(
-    shared={2: 256}, own={2: 256}, steps=100, adaptive={2: 32}, t1=2.0, rules=Rules(rounds=1, sample=0.01, long=0.1)
+    shared={2: 256},
+    own={2: 256},
+    steps={2: 100},
+    adaptive={2: 32},
+    t1=2.0,
+    rules=Rules(rounds=1, sample=0.01, long=0.1),
 )
 
 

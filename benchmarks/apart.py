@@ -21,9 +21,10 @@ from .harness import timed
 _made: dict[str, Callable[[], Any]] = {}
 
 
-def start() -> concurrent.futures.ProcessPoolExecutor:
-    """The process, on the same core; it ends with the `with` block that the caller opens."""
-    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), jo.configure_cpu)
+def start(devices: int | None = None) -> concurrent.futures.ProcessPoolExecutor:
+    """The process, on the same core; it ends with the `with` block that the caller opens. `devices`, of its CPU."""
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(1, context, jo.configure_cpu, (devices,))
 
 
 @dataclasses.dataclass(frozen=True)

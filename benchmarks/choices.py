@@ -68,7 +68,8 @@ class Case:
     @property
     def name(self) -> str:
         """For tables and files."""
-        return f"{self.solver}, {self.dtype}, {'own' if self.own else 'shared'} W, n = {self.n}{', softsign, energy' * self.measured}"
+        what = ", softsign, energy" if self.measured else ""
+        return f"{self.solver}, {self.dtype}, {'own' if self.own else 'shared'} W, n = {self.n}{what}"
 
 
 @dataclasses.dataclass(frozen=True)

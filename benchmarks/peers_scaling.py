@@ -1,4 +1,4 @@
-"""Two cores against one: wall time of the same `jo.simulate`, each in a process that may use so many cores.
+"""Two cores against one: wall time of the same `jo.simulate`, in processes with one and with two devices, a core each.
 
 XLA makes its threads when it starts, so the cores have to be given before. Nothing else may run on them meanwhile.
 """
@@ -48,7 +48,7 @@ def measure_scaling(cases: Sequence[Case], rules: Rules) -> list[Scaling]:
     """Both processes wait while the other one works."""
     pinned = os.sched_getaffinity(0)
     every = set(range(os.cpu_count() or 1))
-    with apart.start() as single, apart.start() as wide:
+    with apart.start() as single, apart.start(len(every)) as wide:
         for process, cores in ((single, pinned), (wide, every)):
             with on_cores(cores):
                 apart.flags_apart(process)  # the process begins with the first thing that it is asked

@@ -59,6 +59,11 @@ class Case:
     own: bool
 
     @property
+    def by_neuron(self) -> bool:
+        """Whether vectors go along the neurons of a lane, and W is wanted as (lanes, n, n) and not (n, n, lanes)."""
+        return self.own and self.step == "euler" and self.neurons > 16
+
+    @property
     def definitions(self) -> list[str]:
         """For the compiler."""
         numbers = {"TOP": TOP[self.dtype], "BOTTOM": BOTTOM[self.dtype], "MOST": (MOST[self.dtype],)}
@@ -68,6 +73,7 @@ class Case:
             f"-DACTIVATION={self.activation}",
             f"-DSPLITTING={('euler', 'sweep', 'splitting').index(self.step)}",
             f"-DOWN={int(self.own)}",
+            f"-DBY_NEURON={int(self.by_neuron)}",
             "-DHANDLER=jaxosc_loop",
             *(f"-DTANH_{name}={','.join(map(repr, values))}" for name, values in numbers.items()),
         ]

@@ -1,7 +1,7 @@
 /* Fixed steps of forward Euler or Poisson splitting in many lanes, with the measures that look at every step.
 
    Compiled for one case: -DN=8 neurons, -DREAL=float (or double), -DSPLITTING (0 or 1), -DOWN (0: one W for all lanes,
-   1: a W each), -DACTIVATION=tanh_of, -DHANDLER=name, and the numbers of tanh. The compiler unrolls what N allows.
+   1: a W each), -DBY_NEURON (see below), -DACTIVATION=tanh_of, -DHANDLER=name, and the numbers of tanh. The compiler unrolls what N allows.
 
    A few lanes ("a block") go through all their steps before the next ones start, so that whatever a step touches stays
    in registers and the first cache. What becomes of a lane does not depend on its neighbours: each sum has one order,
@@ -16,10 +16,8 @@
 
 #define SAMPLE_EVERY 10
 
-/* A large W of its own goes across the vectors neuron by neuron: read from the first cache in every step, where lanes
+/* BY_NEURON: a large W of its own goes across the vectors neuron by neuron, read from the first cache in every step, where lanes
    side by side would have to fetch theirs from the second. Not in a splitting, whose neurons wait for each other. */
-#define BY_NEURON (OWN && !SPLITTING && N > 16)
-
 #define PARTS ((N + WIDTH - 1) / WIDTH)
 
 #if BY_NEURON
@@ -211,11 +209,10 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
   for (int i = 0; i < N; i++)
     for (int j = 0; j < N; j++)
       for (int k = 0; k < lanes; k++) {
-        const real value = job->matrix[((long)i * N + j) * job->lanes + LANE(k)];
         if (BY_NEURON)
-          ((real *)own)[((long)k * N + j) * PARTS * WIDTH + i] = value;
+          ((real *)own)[((long)k * N + j) * PARTS * WIDTH + i] = job->matrix[(LANE(k) * N + i) * N + j];
         else
-          ((real *)own)[((long)i * N + j) * lanes + k] = value;
+          ((real *)own)[((long)i * N + j) * lanes + k] = job->matrix[((long)i * N + j) * job->lanes + LANE(k)];
       }
 #endif
   prepare((vec *)y, first, groups);
@@ -300,7 +297,7 @@ static XLA_FFI_Error *no_memory(const XLA_FFI_CallFrame *frame) {
 }
 #endif
 
-/* Operands: x (n, lanes), W (n, n, lanes or 1), gain, bias, leak (or nothing, size 0), sizes of the sweeps times dt,
+/* Operands: x (n, lanes), W (n, n, lanes or 1; by neuron lanes, n, n), gain, bias, leak (or nothing, size 0), sizes of the sweeps times dt,
    scalars (dt, escape_norm^2), numbers (begin, end, codes of escaped and of not finite), result, num_steps; norm, its
    step; count, last step, last fraction, first interval, deviation, squares; energy at the start, largest drift, its
    step (size 0 where not measured).

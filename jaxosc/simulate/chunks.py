@@ -52,12 +52,13 @@ def run_in_chunks(
 
     `allow_native`: in C where that can be, which has no derivative.
     """
-    target = native_loop(lanes, y0.dtype, solver, reducers) if allow_native else None
-    if target is None:
+    in_c = native_loop(lanes, y0.dtype, solver, reducers) if allow_native else None
+    if in_c is None:
         width = chunk_lanes(lanes, y0.dtype, stepper_of(solver).use)
     else:
-        width = _choices.NATIVE_LANES["own" if lanes.matrix.shape[-1] > 1 else "shared"]
-        options["forward"] = functools.partial(march_natively, target)
+        form = "neurons" if in_c.case.by_neuron else "own" if in_c.case.own else "shared"
+        width = _choices.NATIVE_LANES[form]
+        options["forward"] = functools.partial(march_natively, in_c)
     return in_chunks(lambda lanes, y0: run_lanes(lanes, y0, solver, reducers, **options), lanes, y0, width)
 
 

@@ -5,7 +5,7 @@ that look at every tenth step get the states there.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -33,12 +33,20 @@ ACTIVATIONS: dict[type, native.Activation] = {
 """By type; each has a function of that name in vectors.h."""
 
 
-def native_loop(lanes: Lanes, dtype: Any, solver: Any, reducers: Sequence[AbstractReducer]) -> str | None:
-    """The loop in C that can run this, as `jax.ffi` calls it; None where there is none or nobody asked for one."""
+class NativeLoop(NamedTuple):
+    """A compiled loop: its case, and the name by which `jax.ffi` calls it."""
+
+    case: native.Case
+    target: str
+
+
+def native_loop(lanes: Lanes, dtype: Any, solver: Any, reducers: Sequence[AbstractReducer]) -> NativeLoop | None:
+    """The loop in C that can run this; None where there is none or nobody asked for one."""
     if not native.loops_are_native() or jax.default_backend() != "cpu":
         return None
     case = native_case(lanes, dtype, stepper_of(solver), reducers)
-    return None if case is None else native.target_of(case)
+    target = None if case is None else native.target_of(case)
+    return None if case is None or target is None else NativeLoop(case, target)
 
 
 def native_case(
@@ -56,19 +64,19 @@ def native_case(
     return native.Case(lanes.size, name, activation, step, lanes.matrix.shape[-1] > 1)
 
 
-def march_natively(target: str, run: Run, loop: Loop, until: Any) -> Loop:
+def march_natively(in_c: NativeLoop, run: Run, loop: Loop, until: Any) -> Loop:
     """As `march` with a traced end."""
     inside: tuple[type[AbstractReducer], ...] = (FinalEnergyDrift, *_kinds(run))
     outside = tuple(reducer.sampled and not isinstance(reducer, inside) for reducer in run.reducers)
     until = jnp.asarray(until, jnp.int32)
     if not any(outside):
-        return _called(target, run, loop, until, 0)[0]
+        return _called(in_c, run, loop, until, 0)[0]
     bytes_per_look = loop.x.size * loop.x.dtype.itemsize
     looks = int(max(1, _choices.NATIVE_SAMPLE_BYTES // bytes_per_look))
 
     def stride(loop: Loop) -> Loop:
         first = loop.step // SAMPLE_EVERY + 1
-        after, samples = _called(target, run, loop, jnp.minimum((first + looks - 1) * SAMPLE_EVERY, until), looks)
+        after, samples = _called(in_c, run, loop, jnp.minimum((first + looks - 1) * SAMPLE_EVERY, until), looks)
 
         def look(states: Any, one: tuple[Array, Array]) -> tuple[Any, None]:
             number, x = one
@@ -103,7 +111,9 @@ def _sizes(stepper: Any) -> np.ndarray:
     return np.array(COMPOSITIONS[stepper.solver.accuracy] if isinstance(stepper, SplittingStepper) else ())
 
 
-def _called(target: str, run: Run, loop: Loop, until: Array, looks: int) -> tuple[Loop, Float[Array, "looks n lanes"]]:
+def _called(
+    in_c: NativeLoop, run: Run, loop: Loop, until: Array, looks: int
+) -> tuple[Loop, Float[Array, "looks n lanes"]]:
     """Steps up to number `until`, and the states at each tenth step on the way."""
     lanes, dtype, count = run.lanes, loop.x.dtype, loop.x.shape[-1]
     nothing = jnp.zeros((0,), dtype)
@@ -115,12 +125,14 @@ def _called(target: str, run: Run, loop: Loop, until: Array, looks: int) -> tupl
     places = {type(reducer): place for place, reducer in enumerate(run.reducers) if type(reducer) in kinds}
     before = [loop.states[places[kind]] if kind in places else nothings for kind, nothings in _nothing(dtype).items()]
     measures, form = jax.tree.flatten(before)
+    # Where all lanes run at once XLA takes this and what put the lanes last for nothing.
+    matrix = jnp.moveaxis(lanes.matrix, -1, 0) if in_c.case.by_neuron else lanes.matrix
     results = [
         jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in (loop.x, loop.result, loop.num_steps, *measures)
     ]
     x, result, num_steps, *after, samples = jax.ffi.ffi_call(
-        target, [*results, jax.ShapeDtypeStruct((looks, lanes.size, count), dtype)]
-    )(loop.x, lanes.matrix, *given, sizes, scalars, jnp.stack(numbers), loop.result, loop.num_steps, *measures)
+        in_c.target, [*results, jax.ShapeDtypeStruct((looks, lanes.size, count), dtype)]
+    )(loop.x, matrix, *given, sizes, scalars, jnp.stack(numbers), loop.result, loop.num_steps, *measures)
     states = list(loop.states)
     for kind, state in zip(_nothing(dtype), jax.tree.unflatten(form, after), strict=True):
         if kind in places:

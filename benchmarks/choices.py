@@ -228,6 +228,7 @@ def compiled(case: Case, question: Question, candidate: Any) -> Callable[[], Any
             atol=TOLERANCE,
             escape_norm=1e6,
             max_steps=100_000,
+            allow_native=True,
         ).y
 
     with overridden(question.constant, question.value(candidate)):

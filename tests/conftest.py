@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["MPLBACKEND"] = "Agg"  # no test may need a display; read when matplotlib is first imported
@@ -46,6 +46,22 @@ def pytest_unconfigure() -> None:
 def repository() -> Path:
     """The root of the source tree."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def native_loops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Time loops in C, kept in a folder of these tests; without a compiler there is nothing to test."""
+    from jaxosc import native
+    from jaxosc.native import build
+
+    if native.compiler() is None:
+        pytest.skip("no C compiler (gcc or clang) on this machine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(build.ASKED, "1")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        build.target_of.cache_clear()
+        yield
+        build.target_of.cache_clear()
 
 
 @pytest.fixture

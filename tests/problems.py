@@ -6,6 +6,7 @@ against the fields, so a wrong row cannot make a wrong solver look right.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from scipy.linalg import expm
 
 import jaxosc as jo
 from jaxosc.fields import AbstractField
+from jaxosc.solvers import Lanes
 from jaxosc.weights import DenseSkew, RotationBlocks, Symmetrizable
 
 Exact = Callable[[np.ndarray], np.ndarray]
@@ -248,3 +250,13 @@ PROBLEMS = (
 )
 
 BY_NAME = {problem.name: problem for problem in PROBLEMS}
+
+
+def lanes_with(n: int, count: int, *, own: bool = False, dtype: str = "float64", **parts: Any) -> tuple[Lanes, Any]:
+    """Skew networks and starts (n, count)."""
+    generator = np.random.default_rng(n + count)
+    matrix = generator.standard_normal((n, n, count if own else 1)) / np.sqrt(n)
+    given = {name: jnp.asarray(part, dtype) for name, part in parts.items()}
+    matrix = jnp.asarray(matrix - np.swapaxes(matrix, 0, 1), dtype)
+    lanes = Lanes(matrix, jo.Tanh(), hollow=True, skew=True, **given)
+    return lanes, jnp.asarray(generator.standard_normal((n, count)), dtype)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import lanes_with
 
 import jaxosc as jo
 from jaxosc import native
@@ -21,34 +22,13 @@ from jaxosc.simulate.reducers import AbstractReducer, Crossings, EnergyDrift, Fi
 from jaxosc.simulate.steppers import stepper_of
 from jaxosc.solvers import Lanes
 
-pytestmark = pytest.mark.skipif(native.compiler() is None, reason="no C compiler (gcc or clang) on this machine")
+pytestmark = pytest.mark.usefixtures("native_loops")
 
 ALL = (EnergyDrift(), Norms(), Crossings())
 ROUNDING = {"float32": 2e-4, "float64": 1e-11}
 """What some hundred steps make of one rounding."""
 
 EULER, ORDER_ONE, ORDER_TWO, ORDER_FOUR = jo.ForwardEuler(), *(jo.solvers.PoissonSplitting(k) for k in (1, 2, 4))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Loops in C, kept in a folder of these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(build.ASKED, "1")
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        build.target_of.cache_clear()
-        yield
-        build.target_of.cache_clear()
-
-
-def lanes_with(n: int, count: int, *, own: bool = False, dtype: str = "float64", **parts: Any) -> tuple[Lanes, Any]:
-    """Skew networks and starts (n, count)."""
-    generator = np.random.default_rng(n + count)
-    matrix = generator.standard_normal((n, n, count if own else 1)) / np.sqrt(n)
-    given = {name: jnp.asarray(part, dtype) for name, part in parts.items()}
-    matrix = jnp.asarray(matrix - np.swapaxes(matrix, 0, 1), dtype)
-    lanes = Lanes(matrix, jo.Tanh(), hollow=True, skew=True, **given)
-    return lanes, jnp.asarray(generator.standard_normal((n, count)), dtype)
 
 
 def run(

@@ -26,7 +26,8 @@ from .rational_tanh import BOTTOM, MOST, TOP
 ASKED = "JAXOSC_NATIVE"
 """The variable by which `jo.configure_cpu` asks for loops in C; processes begun by this one inherit it."""
 
-SOURCES = ("fixed_steps.c", "splitting_step.h", "euler_step.h", "measures.h", "vectors.h")
+SOURCES = {"euler": "fixed_steps.c", "sweep": "fixed_steps.c", "splitting": "fixed_steps.c", "taylor": "taylor_steps.c"}
+"""The source of each kind of step, which includes what else it needs."""
 
 FLAGS = (
     "-O3",
@@ -48,15 +49,17 @@ C_TYPES = {"float32": "float", "float64": "double"}
 class Case:
     """What a loop is compiled for.
 
-    **Attributes:** `neurons`, `dtype`; `activation`, the name of its C function; `step`, "euler", "splitting" (pairs of
-    sweeps) or "sweep" (a single one); `own`, whether each lane has a W of its own.
+    **Attributes:** `neurons`, `dtype`; `activation`, the name of its C function; `step`, "euler", "sweep" (a splitting
+    of order 1), "splitting" (pairs of sweeps) or "taylor"; `own`, whether each lane has a W of its own; `order`, of a
+    series.
     """
 
     neurons: int
     dtype: str
     activation: Activation
-    step: Literal["euler", "splitting", "sweep"]
+    step: Literal["euler", "sweep", "splitting", "taylor"]
     own: bool
+    order: int = 0
 
     @property
     def by_neuron(self) -> bool:
@@ -71,7 +74,8 @@ class Case:
             f"-DN={self.neurons}",
             f"-DREAL={C_TYPES[self.dtype]}",
             f"-DACTIVATION={self.activation}",
-            f"-DSPLITTING={('euler', 'sweep', 'splitting').index(self.step)}",
+            f"-DSPLITTING={('euler', 'sweep', 'splitting', 'taylor').index(self.step)}",
+            f"-DORDER={self.order}",
             f"-DOWN={int(self.own)}",
             f"-DBY_NEURON={int(self.by_neuron)}",
             "-DHANDLER=jaxosc_loop",
@@ -100,7 +104,7 @@ def target_of(case: Case) -> str | None:
     path = _folder() / f"{name}.so"
     try:
         if not path.exists():
-            _compile(words, path)
+            _compile([*words, str(Path(__file__).with_name(SOURCES[case.step]))], path)
         handler = ctypes.CDLL(str(path)).jaxosc_loop
     except (OSError, AttributeError, subprocess.CalledProcessError) as error:
         reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
@@ -118,8 +122,8 @@ def target_of(case: Case) -> str | None:
 def _fingerprint(words: list[str]) -> str:
     """What the compiled loop depends on, in short."""
     digest = hashlib.sha256("\0".join([*words, _processor(), jax.__version__]).encode())
-    for source in SOURCES:
-        digest.update(Path(__file__).with_name(source).read_bytes())
+    for source in sorted(Path(__file__).parent.glob("*.[ch]")):
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:24]
 
 
@@ -153,6 +157,5 @@ def _compile(words: list[str], path: Path) -> None:
     """Compile under another name and rename: two processes may do this at once."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         made = Path(scratch) / path.name
-        source = str(Path(__file__).with_name(SOURCES[0]))
-        subprocess.run([*words, source, "-o", str(made)], check=True, capture_output=True, text=True)
+        subprocess.run([*words, "-o", str(made)], check=True, capture_output=True, text=True)
         os.replace(made, path)

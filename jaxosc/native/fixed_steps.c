@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calls.h"
+#include "functions.h"
 #include "vectors.h"
-#include "xla/ffi/api/c_api.h"
 
 #define SAMPLE_EVERY 10
 
@@ -56,50 +57,11 @@ struct measures {
   int32_t norm_at[LANES], count[LANES], last_step[LANES], worst_at[LANES];
 };
 
-/* The networks of a block. */
-struct networks {
-  const vec *own;
-  const real *shared;
-  vec gain[GROUPS], leak[GROUPS];
-  int has_gain, has_bias, has_leak;
-  vec bias[BY_NEURON ? LANES * PARTS : N * GROUPS];
-};
+#include "networks.h"
 
 INLINE real *at(real *y, int i, int lane, const int width) {
   return BY_NEURON ? y + lane * PARTS * WIDTH + i : y + i * width + lane;
 }
-
-#if !BY_NEURON
-
-#if OWN
-#define WEIGHT(i, j, g) w->own[((i) * N + (j)) * groups + (g)]
-#else
-#define WEIGHT(i, j, g) w->shared[(i) * N + (j)]
-#endif
-
-#define ROWS 4
-
-/* sum[r][g] += W[i + r, j] t[j] for `begin` <= j < `end`. */
-INLINE void add_rows(vec sum[ROWS][GROUPS], const struct networks *w, const vec *t, int i, const int rows, int begin,
-                     int end, const int groups) {
-#pragma GCC unroll 2
-  for (int j = begin; j < end; j++)
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
-      for (int g = 0; g < groups; g++) sum[r][g] += WEIGHT(i + r, j, g) * t[j * groups + g];
-}
-
-INLINE void nothing(vec sum[ROWS][GROUPS], const int rows, const int groups) {
-#pragma GCC unroll 4
-  for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
-    for (int g = 0; g < groups; g++) sum[r][g] = spread(0);
-}
-
-INLINE vec gained(const struct networks *w, vec sum, int g) { return w->has_gain ? rounded(w->gain[g] * sum) : sum; }
-
-#endif
 
 #if SPLITTING
 #include "splitting_step.h"
@@ -288,33 +250,13 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
   }
 }
 
-#if OWN
-static XLA_FFI_Error *no_memory(const XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL,
-                                    "no memory for the weights of a block of lanes",
-                                    XLA_FFI_Error_Code_RESOURCE_EXHAUSTED};
-  return frame->api->XLA_FFI_Error_Create(&args);
-}
-#endif
-
 /* Operands: x (n, lanes), W (n, n, lanes or 1; by neuron lanes, n, n), gain, bias, leak (or nothing, size 0), sizes of the sweeps times dt,
    scalars (dt, escape_norm^2), numbers (begin, end, codes of escaped and of not finite), result, num_steps; norm, its
    step; count, last step, last fraction, first interval, deviation, squares; energy at the start, largest drift, its
    step (size 0 where not measured).
    Results: x, result, num_steps, the measures in that order, samples (samples, n, lanes). */
 XLA_FFI_Error *HANDLER(XLA_FFI_CallFrame *frame) {
-  if (frame->extension_start != NULL && frame->extension_start->type == XLA_FFI_Extension_Metadata) {
-    XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)frame->extension_start)->metadata;
-    metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-    metadata->api_version.minor_version = XLA_FFI_API_MINOR;
-    metadata->traits = 0;
-    return NULL;
-  }
-  if (frame->stage != XLA_FFI_ExecutionStage_EXECUTE) return NULL;
-#define IN(k) ((const XLA_FFI_Buffer *)frame->args.args[k])
-#define OUT(k) (((const XLA_FFI_Buffer *)frame->rets.rets[k])->data)
-#define LAST(k) (IN(k)->dims[IN(k)->rank - 1])
-#define GIVEN(k) (LAST(k) > 0 ? IN(k)->data : NULL)
+  if (answered(frame)) return NULL;
   const real *scalars = IN(6)->data;
   const int32_t *numbers = IN(7)->data;
   const struct job job = {
@@ -322,7 +264,7 @@ XLA_FFI_Error *HANDLER(XLA_FFI_CallFrame *frame) {
       .sizes = IN(5)->data, .lanes = LAST(0), .gain_lanes = LAST(2), .bias_lanes = LAST(3), .leak_lanes = LAST(4),
       .stages = LAST(5), .dt = scalars[0], .escape = scalars[1], .begin = numbers[0], .end = numbers[1],
       .escaped = numbers[2], .lost = numbers[3],
-      .samples = (int)((const XLA_FFI_Buffer *)frame->rets.rets[14])->dims[0],
+      .samples = (int)RESULT(14)->dims[0],
       .result = IN(8)->data, .num_steps = IN(9)->data, .norm = GIVEN(10), .norm_at = GIVEN(11), .count = GIVEN(12),
       .last_step = GIVEN(13), .last_fraction = GIVEN(14), .first = GIVEN(15), .deviation = GIVEN(16),
       .squares = GIVEN(17), .start = GIVEN(18), .worst = GIVEN(19), .worst_at = GIVEN(20), .x1 = OUT(0), .result1 = OUT(1), .num_steps1 = OUT(2), .norm1 = OUT(3), .norm_at1 = OUT(4),

@@ -67,36 +67,6 @@ INLINE void measure_crossings(struct measures *kept, const real *low, real *y, i
 #endif
 }
 
-#define LOG_2 0.693147180559945309417232121458
-
-/* exp(x) - 1 for x <= 0: 2^k (exp(r) - 1) + (2^k - 1), |r| <= log(2) / 2, with as many terms of the series as the type
-   has digits for. */
-INLINE vec expm1_of(vec x) {
-  static const real series[] = {0.5, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880,
-                                1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
-  /* Added to a number of moderate size it leaves the nearest whole number in the last bits. */
-  const real shift = sizeof(real) == 4 ? 12582912. : 6755399441055744.;
-  const real most = sizeof(real) == 4 ? -87 : -708;
-  const real high = sizeof(real) == 4 ? 0.693359375 : 0.693147180369123816490, low = LOG_2 - high;
-  x = chosen(x < spread(most), spread(most), x);
-  const vec moved = x * (real)(1 / LOG_2) + shift, k = moved - shift;
-  const mask power = ((mask)moved - (mask)spread(shift) + (sizeof(real) == 4 ? 127 : 1023)) << DIGITS;
-  const vec r = (x - k * high) - k * low, scale = (vec)power;
-  const vec small = r + r * r * polynomial(series, sizeof(real) == 4 ? 7 : 12, r);
-  return scale * small + (scale - 1);
-}
-
-/* log(1 + x) for x >= 0: the logarithm of u = 1 + x = 2^k m by that of m in [sqrt(1/2), sqrt(2)), and what u lost. */
-INLINE vec log1p_of(vec x) {
-  static const real series[] = {2., 2. / 3, 2. / 5, 2. / 7, 2. / 9, 2. / 11, 2. / 13, 2. / 15, 2. / 17, 2. / 19, 2. / 21};
-  const vec u = 1 + x, lost = (x - (u - 1)) / u;
-  const mask middle = (mask)spread((real)0.70710678118654752440), bits = (mask)u - middle;
-  const mask exponent = bits >> DIGITS;
-  const vec m = (vec)((mask)u - (exponent << DIGITS)), f = (m - 1) / (m + 1);
-  const vec k = __builtin_convertvector(exponent, vec);
-  return k * (real)LOG_2 + (f * polynomial(series, sizeof(real) == 4 ? 5 : 11, f * f) + lost);
-}
-
 /* As `EnergyDrift.update`, with H as `sum_log_cosh` has it: one logarithm for up to 64 neurons. */
 INLINE void measure_energy(struct measures *kept, real *y, int32_t number, const int lanes, const int groups) {
   const real tiny = sizeof(real) == 4 ? 1.17549435e-38 : 2.2250738585072014e-308;

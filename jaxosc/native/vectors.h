@@ -1,5 +1,8 @@
 /* Vectors as wide as the machine has them, and activations on them. Vectors are GCC's; clang knows them too. */
 
+#ifndef VECTORS_H
+#define VECTORS_H
+
 #include <stdint.h>
 
 typedef REAL real;
@@ -85,3 +88,5 @@ INLINE vec identity_of(vec x) { return x; }
 INLINE vec softsign_of(vec x) { return x / (1 + chosen(x < 0, -x, x)); }
 
 INLINE vec hard_tanh_of(vec x) { return clamped(x, 1); }
+
+#endif

@@ -116,6 +116,7 @@ def _on_lanes(
             escape_norm=options.escape_norm,
             max_steps=options.max_steps,
             ts=jnp.asarray(kept_at) if on_the_way else None,
+            allow_native=True,
         )
 
     field, starts = members.whole()

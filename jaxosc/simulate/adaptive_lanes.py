@@ -24,6 +24,7 @@ from .._results import Result
 from ..solvers import Lanes
 from .adaptive_methods import AbstractMethod, Attempt, Setting
 from .chunks import in_chunks
+from .native_adaptive import native_adaptive_loop, travel_natively
 from .reducers import relative_drift
 
 
@@ -88,12 +89,14 @@ def run_adaptive_lanes(
     escape_norm: Any,
     max_steps: Any,
     ts: Float[Array, " times"] | None = None,
+    allow_native: bool = False,
 ) -> AdaptiveRun:
     """Run every lane from t0 to t1 with steps of its own size, those that are alike together.
 
     **Arguments:** `lanes`: the networks; `y0` (n, lanes) their starts; `method`, as `method_of`; `t0`, `t1`, `rtol`,
     `atol`, `escape_norm`, `max_steps`: scalars, may be traced; `first_step`: of that size, None lets the method choose;
-    `ts`: (times,) when to keep states, in the order of the run.
+    `ts`: (times,) when to keep states, in the order of the run; `allow_native`: in C where
+    that can be, which has no derivative.
 
     **Returns:** an `AdaptiveRun`. Call it inside a `jax.jit` of your own.
     """
@@ -101,6 +104,12 @@ def run_adaptive_lanes(
     begin, end, rtol, atol, escape_norm = (jnp.asarray(value, dtype) for value in (t0, t1, rtol, atol, escape_norm))
     direction = jnp.sign(end - begin)
     wanted = None if ts is None else (ts.astype(dtype) - begin) * direction
+
+    in_c = native_adaptive_loop(lanes, dtype, method) if allow_native and ts is None else None
+    if in_c is not None:
+        setting = Setting(lanes, direction, jnp.abs(end - begin), rtol, atol)
+        x, result, num_steps, turns = travel_natively(in_c, setting, y0, escape_norm, max_steps)
+        return AdaptiveRun(x, result, num_steps, turns, relative_drift(lanes.energy(x), lanes.energy(y0)), None)
 
     def run(lanes: Lanes, y0: Array) -> AdaptiveRun:
         setting = Setting(lanes.prepared(), direction, jnp.abs(end - begin), rtol, atol)

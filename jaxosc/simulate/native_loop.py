@@ -42,11 +42,15 @@ class NativeLoop(NamedTuple):
 
 def native_loop(lanes: Lanes, dtype: Any, solver: Any, reducers: Sequence[AbstractReducer]) -> NativeLoop | None:
     """The loop in C that can run this; None where there is none or nobody asked for one."""
-    if not native.loops_are_native() or jax.default_backend() != "cpu":
+    return loop_for(native_case(lanes, dtype, stepper_of(solver), reducers))
+
+
+def loop_for(case: native.Case | None) -> NativeLoop | None:
+    """The compiled loop of a case; None without a case, where nobody asked for loops in C, and where there is none."""
+    if case is None or not native.loops_are_native() or jax.default_backend() != "cpu":
         return None
-    case = native_case(lanes, dtype, stepper_of(solver), reducers)
-    target = None if case is None else native.target_of(case)
-    return None if case is None or target is None else NativeLoop(case, target)
+    target = native.target_of(case)
+    return None if target is None else NativeLoop(case, target)
 
 
 def native_case(

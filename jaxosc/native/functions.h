@@ -1,0 +1,60 @@
+/* Elementary functions of vectors, to a few units in the last place. */
+
+#ifndef FUNCTIONS_H
+#define FUNCTIONS_H
+
+#include "vectors.h"
+
+#define LOG_2 0.693147180559945309417232121458
+
+/* exp(x) = 2^k exp(r), |r| <= log(2) / 2: 2^k and exp(r) - 1, with as many terms of the series as the type has digits
+   for. x within the range of the type. */
+INLINE vec exp_parts(vec x, vec *scale) {
+  static const real series[] = {0.5, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880,
+                                1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
+  /* Added to a number of moderate size it leaves the nearest whole number in the last bits. */
+  const real shift = sizeof(real) == 4 ? 12582912. : 6755399441055744.;
+  const real most = sizeof(real) == 4 ? -87 : -708;
+  const real high = sizeof(real) == 4 ? 0.693359375 : 0.693147180369123816490, low = LOG_2 - high;
+  x = chosen(x < spread(most), spread(most), x);
+  x = chosen(x > spread(-most), spread(-most), x);
+  const vec moved = x * (real)(1 / LOG_2) + shift, k = moved - shift;
+  const mask power = ((mask)moved - (mask)spread(shift) + (sizeof(real) == 4 ? 127 : 1023)) << DIGITS;
+  const vec r = (x - k * high) - k * low;
+  *scale = (vec)power;
+  return r + r * r * polynomial(series, sizeof(real) == 4 ? 7 : 12, r);
+}
+
+/* exp(x) - 1 for x <= 0. */
+INLINE vec expm1_of(vec x) {
+  vec scale;
+  const vec small = exp_parts(x, &scale);
+  return scale * small + (scale - 1);
+}
+
+INLINE vec exp_of(vec x) {
+  vec scale;
+  const vec small = exp_parts(x, &scale);
+  return scale * small + scale;
+}
+
+/* log(u) = k log(2) + log(m) for u = 2^k m, m in [sqrt(1/2), sqrt(2)); `more` is added to log(m). Of numbers too small
+   to be normal it is too large, at most by the digits that they have lost. */
+INLINE vec log_with(vec u, vec more) {
+  static const real series[] = {2., 2. / 3, 2. / 5, 2. / 7, 2. / 9, 2. / 11, 2. / 13, 2. / 15, 2. / 17, 2. / 19, 2. / 21};
+  const mask middle = (mask)spread((real)0.70710678118654752440), exponent = ((mask)u - middle) >> DIGITS;
+  const vec m = (vec)((mask)u - (exponent << DIGITS)), f = (m - 1) / (m + 1);
+  const vec k = __builtin_convertvector(exponent, vec);
+  return k * (real)LOG_2 + (f * polynomial(series, sizeof(real) == 4 ? 5 : 11, f * f) + more);
+}
+
+/* log(x) for x >= 0; of 0 about -1e2 (float) or -7e2 (double), smaller than of any other number. */
+INLINE vec log_of(vec x) { return chosen(x == x, log_with(x, spread(0)), x); }
+
+/* log(1 + x) for x >= 0: that of u = 1 + x, and what u lost. */
+INLINE vec log1p_of(vec x) {
+  const vec u = 1 + x;
+  return log_with(u, (x - (u - 1)) / u);
+}
+
+#endif

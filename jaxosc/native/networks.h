@@ -1,0 +1,46 @@
+/* The networks of a block of lanes, and rows of their products: every sum in one order, from the first column on. */
+
+/* The networks of a block. */
+struct networks {
+  const vec *own;
+  const real *shared;
+  vec gain[GROUPS], leak[GROUPS];
+  int has_gain, has_bias, has_leak;
+#if BY_NEURON
+  vec bias[LANES * PARTS];
+#else
+  vec bias[N * GROUPS];
+#endif
+};
+
+#if !BY_NEURON
+
+#if OWN
+#define WEIGHT(i, j, g) w->own[((i) * N + (j)) * groups + (g)]
+#else
+#define WEIGHT(i, j, g) w->shared[(i) * N + (j)]
+#endif
+
+#define ROWS 4
+
+/* sum[r][g] += W[i + r, j] t[j] for `begin` <= j < `end`. */
+INLINE void add_rows(vec sum[ROWS][GROUPS], const struct networks *w, const vec *t, int i, const int rows, int begin,
+                     int end, const int groups) {
+#pragma GCC unroll 2
+  for (int j = begin; j < end; j++)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+      for (int g = 0; g < groups; g++) sum[r][g] += WEIGHT(i + r, j, g) * t[j * groups + g];
+}
+
+INLINE void nothing(vec sum[ROWS][GROUPS], const int rows, const int groups) {
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+    for (int g = 0; g < groups; g++) sum[r][g] = spread(0);
+}
+
+INLINE vec gained(const struct networks *w, vec sum, int g) { return w->has_gain ? rounded(w->gain[g] * sum) : sum; }
+
+#endif

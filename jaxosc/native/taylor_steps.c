@@ -1,0 +1,221 @@
+/* Adaptive steps by Taylor series in many lanes, for tanh networks.
+
+   Compiled for one case: -DN=8 neurons, -DREAL=float (or double), -DORDER=8 terms, -DOWN (0: one W for all lanes, 1: a W
+   each), -DHANDLER=name, and the numbers of tanh. As `solvers/taylor_series.py` and `simulate/adaptive_lanes.py`.
+
+   Lanes go through their steps side by side in the slots of a block. A lane that has arrived makes room for the next
+   one, so that nobody waits for the slowest. What becomes of a lane does not depend on its neighbours. */
+
+#include <string.h>
+
+#include "calls.h"
+#include "functions.h"
+#include "vectors.h"
+
+#define BLOCK_BYTES ((long)N * N * BYTES)
+#define GROUPS (OWN && 2 * BLOCK_BYTES > 1048576 ? 1 : N <= 4 ? 4 : 2)
+#define LANES (GROUPS * WIDTH)
+
+enum { UNROLLED = N <= 8 ? 8 : 1 };
+
+#include "networks.h"
+
+struct job {
+  const real *x, *matrix, *gain, *bias, *leak;
+  long lanes, gain_lanes, bias_lanes, leak_lanes;
+  real direction, duration, rtol, atol, escape;
+  int32_t most_steps, escaped, lost, stuck, late;
+  real *x1;
+  int8_t *result;
+  int32_t *num_steps, *turns;
+};
+
+/* Slots: which lane is where (-1: none) and was there last, and how far it is. */
+struct slots {
+  long lane[LANES], last[LANES];
+  real elapsed[LANES], lost[LANES];
+  int32_t num_steps[LANES], turns[LANES];
+};
+
+typedef vec rows[N][GROUPS];
+
+/* Coefficients of order k in all slots: of the state, of s = tanh, of its slope 1 - s^2, and rate[k] = (k + 1) X_{k+1}.
+   Too much for a stack. */
+struct series {
+  rows state[ORDER + 1], s[ORDER], slope[ORDER], rate[ORDER];
+};
+
+static void expand(struct series *series, const struct networks *w) {
+  rows *const state = series->state, *const s = series->s, *const slope = series->slope, *const rate = series->rate;
+  for (int k = 0; k < ORDER; k++) {
+    if (k == 0) {
+#pragma GCC unroll 1
+      for (int i = 0; i < N; i++)
+#pragma GCC unroll 4
+        for (int g = 0; g < GROUPS; g++) s[0][i][g] = tanh_of(state[0][i][g]);
+    } else {
+      const vec share = spread((real)1 / k);
+#pragma GCC unroll UNROLLED
+      for (int i = 0; i < N; i++) {
+        vec sum[GROUPS];
+#pragma GCC unroll 4
+        for (int g = 0; g < GROUPS; g++) sum[g] = rounded(slope[k - 1][i][g] * rate[0][i][g]);
+        for (int j = 1; j < k; j++)
+#pragma GCC unroll 4
+          for (int g = 0; g < GROUPS; g++) sum[g] += slope[k - 1 - j][i][g] * rate[j][i][g];
+#pragma GCC unroll 4
+        for (int g = 0; g < GROUPS; g++) s[k][i][g] = sum[g] * share;
+      }
+    }
+    const vec share = spread((real)1 / (k + 1));
+#define EACH_ROW(i, count)                                                           \
+  do {                                                                               \
+    vec sum[ROWS][GROUPS];                                                           \
+    nothing(sum, count, GROUPS);                                                     \
+    add_rows(sum, w, s[k][0], i, count, 0, N, GROUPS);                               \
+    _Pragma("GCC unroll 4") for (int r = 0; r < (count); r++)                        \
+        _Pragma("GCC unroll 4") for (int g = 0; g < GROUPS; g++) {                   \
+      vec value = gained(w, sum[r][g], g);                                           \
+      if (k == 0 && w->has_bias) value += w->bias[((i) + r) * GROUPS + g];           \
+      if (w->has_leak) value -= w->leak[g] * state[k][(i) + r][g];                   \
+      value = rounded(value);                                                        \
+      rate[k][(i) + r][g] = value;                                                   \
+      state[k + 1][(i) + r][g] = value * share;                                      \
+    }                                                                                \
+  } while (0)
+#pragma GCC unroll UNROLLED
+    for (int i = 0; i < N / ROWS * ROWS; i += ROWS) EACH_ROW(i, ROWS);
+    if (N % ROWS) EACH_ROW(N / ROWS * ROWS, N % ROWS);
+    if (k + 1 == ORDER) break;
+    /* -(s^2)_k, and 1 more for k = 0. */
+#pragma GCC unroll UNROLLED
+    for (int i = 0; i < N; i++)
+#pragma GCC unroll 4
+      for (int g = 0; g < GROUPS; g++) {
+        vec sum = spread(0);
+        for (int j = 0; j < (k + 1) / 2; j++) sum += s[j][i][g] * s[k - j][i][g];
+        sum = rounded(2 * sum);
+        if (k % 2 == 0) sum += s[k / 2][i][g] * s[k / 2][i][g];
+        slope[k][i][g] = k == 0 ? 1 - sum : -sum;
+      }
+  }
+}
+
+INLINE vec largest(rows x, int g) {
+  vec most = chosen(x[0][g] < spread(0), -x[0][g], x[0][g]);
+  for (int i = 1; i < N; i++) {
+    const vec size = chosen(x[i][g] < spread(0), -x[i][g], x[i][g]);
+    /* A NaN stays. */
+    most = chosen((most < size) | (size != size), size, most);
+  }
+  return most;
+}
+
+/* The longest step that the last two terms allow. */
+INLINE vec limit(rows *state, const struct job *job, int g) {
+  const vec tolerance = job->atol + job->rtol * largest(state[0], g), known = log_of(tolerance);
+  const vec one = (known - log_of(largest(state[ORDER - 1], g))) * (real)(1. / (ORDER - 1));
+  const vec other = (known - log_of(largest(state[ORDER], g))) * (real)(1. / ORDER);
+  return exp_of(chosen(other < one, other, one));
+}
+
+/* Lane number `lane` into slot k, or nothing (-1). */
+static void fill(const struct job *job, struct slots *slots, rows x, struct networks *w, vec *own, int k, long lane) {
+  slots->lane[k] = lane;
+  slots->elapsed[k] = slots->lost[k] = 0;
+  slots->num_steps[k] = slots->turns[k] = 0;
+  for (int i = 0; i < N; i++) ((real *)x)[i * LANES + k] = lane < 0 ? 0 : job->x[i * job->lanes + lane];
+  if (lane < 0) return;
+  if (w->has_gain) ((real *)w->gain)[k] = job->gain[job->gain_lanes > 1 ? lane : 0];
+  if (w->has_leak) ((real *)w->leak)[k] = job->leak[job->leak_lanes > 1 ? lane : 0];
+  for (int i = 0; w->has_bias && i < N; i++)
+    ((real *)w->bias)[i * LANES + k] = job->bias[i * job->bias_lanes + (job->bias_lanes > 1 ? lane : 0)];
+#if OWN
+  for (long ij = 0; ij < N * N; ij++) ((real *)own)[ij * LANES + k] = job->matrix[ij * job->lanes + lane];
+#endif
+}
+
+static void run(const struct job *job, vec *own, struct series *series) {
+  rows *const state = series->state;
+  struct slots slots;
+  struct networks w = {.own = own, .shared = job->matrix};
+  w.has_gain = job->gain != NULL, w.has_bias = job->bias != NULL, w.has_leak = job->leak != NULL;
+  long next = 0;
+  int running = 0;
+  for (int k = 0; k < LANES; k++) {
+    const long lane = next < job->lanes ? next++ : -1;
+    running += lane >= 0;
+    slots.last[k] = -1;
+    fill(job, &slots, state[0], &w, own, k, lane);
+  }
+  if (job->duration <= 0) running = 0;
+  while (running > 0) {
+    rows x1;
+    real sizes[LANES] ALIGNED, squares[LANES] ALIGNED;
+    expand(series, &w);
+    for (int g = 0; g < GROUPS; g++) {
+      const vec left = (job->duration - ((vec *)slots.elapsed)[g]) - ((vec *)slots.lost)[g], most = limit(state, job, g);
+      const vec size = chosen(left < most, left, most), h = job->direction * size;
+      vec square = spread(0);
+      for (int i = 0; i < N; i++) {
+        vec value = state[ORDER][i][g];
+#pragma GCC unroll 4
+        for (int k = ORDER - 1; k >= 0; k--) value = value * h + state[k][i][g];
+        x1[i][g] = value;
+        square += value * value;
+      }
+      ((vec *)sizes)[g] = size, ((vec *)squares)[g] = square;
+    }
+    for (int k = 0; k < LANES; k++) {
+      if (slots.lane[k] < 0) {
+        /* Nobody is left: an empty place counts for the lane that had it. */
+        if (slots.last[k] >= 0) job->turns[slots.last[k]]++;
+        continue;
+      }
+      const real size = sizes[k], left = (job->duration - slots.elapsed[k]) - slots.lost[k];
+      const real small = slots.lost[k] + size;
+      real elapsed = slots.elapsed[k] + small, lost = small - (elapsed - slots.elapsed[k]);
+      const int arrives = size >= left;
+      if (arrives) elapsed = job->duration, lost = 0;
+      int32_t why = elapsed == slots.elapsed[k] && lost == slots.lost[k] ? job->stuck : 0;
+      if (squares[k] > job->escape) why = job->escaped;
+      if (!is_finite(size + squares[k]) && !(size > 0 && !is_finite(size) && size == size)) why = job->lost;
+      slots.num_steps[k]++, slots.turns[k]++;
+      if (why == 0 && !arrives && slots.num_steps[k] >= job->most_steps) why = job->late;
+      if (why == 0 || why == job->late) {
+        slots.elapsed[k] = elapsed, slots.lost[k] = lost;
+        for (int i = 0; i < N; i++) ((real *)state[0])[i * LANES + k] = ((real *)x1)[i * LANES + k];
+      }
+      if (why == 0 && !arrives) continue;
+      const long lane = slots.lane[k];
+      for (int i = 0; i < N; i++) job->x1[i * job->lanes + lane] = ((real *)state[0])[i * LANES + k];
+      job->result[lane] = why, job->num_steps[lane] = slots.num_steps[k], job->turns[lane] = slots.turns[k];
+      slots.last[k] = lane;
+      const long following = next < job->lanes ? next++ : -1;
+      fill(job, &slots, state[0], &w, own, k, following);
+      if (following < 0) running--;
+    }
+  }
+}
+
+/* Operands: x (n, lanes), W (n, n, lanes or 1), gain, bias, leak (or nothing, size 0), scalars (direction, duration,
+   rtol, atol, escape_norm^2), numbers (most steps, codes of escaped, not finite, stuck and too many steps).
+   Results: x, result, num_steps, turns. */
+XLA_FFI_Error *HANDLER(XLA_FFI_CallFrame *frame) {
+  if (answered(frame)) return NULL;
+  const real *scalars = IN(5)->data;
+  const int32_t *numbers = IN(6)->data;
+  const struct job job = {
+      .x = IN(0)->data, .matrix = IN(1)->data, .gain = GIVEN(2), .bias = GIVEN(3), .leak = GIVEN(4), .lanes = LAST(0),
+      .gain_lanes = LAST(2), .bias_lanes = LAST(3), .leak_lanes = LAST(4), .direction = scalars[0],
+      .duration = scalars[1], .rtol = scalars[2], .atol = scalars[3], .escape = scalars[4], .most_steps = numbers[0],
+      .escaped = numbers[1], .lost = numbers[2], .stuck = numbers[3], .late = numbers[4], .x1 = OUT(0),
+      .result = OUT(1), .num_steps = OUT(2), .turns = OUT(3)};
+  const size_t matrices = OWN ? sizeof(vec) * N * N * GROUPS : 0;
+  struct series *series = aligned_alloc(BYTES, sizeof(struct series) + matrices);
+  if (series == NULL) return no_memory(frame);
+  memset(series, 0, sizeof(struct series) + matrices);
+  run(&job, (vec *)(series + 1), series);
+  free(series);
+  return NULL;
+}

@@ -5,10 +5,12 @@ no loop in C for a case. XLA calls them as parts of its programs (`jax.ffi`).
 """
 
 from .build import (
+    ASKED as ASKED,
     C_TYPES as C_TYPES,
     Activation as Activation,
     Case as Case,
     compiler as compiler,
+    folder as folder,
     loops_are_native as loops_are_native,
     target_of as target_of,
 )

@@ -101,7 +101,7 @@ def target_of(case: Case) -> str | None:
         return None
     words = [command, *FLAGS, *case.definitions, f"-I{jax.ffi.include_dir()}"]
     name = _fingerprint(words)
-    path = _folder() / f"{name}.so"
+    path = folder() / f"{name}.so"
     try:
         if not path.exists():
             _compile([*words, str(Path(__file__).with_name(SOURCES[case.step]))], path)
@@ -138,14 +138,14 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(facts)}))
 
 
-def _folder() -> Path:
+def folder() -> Path:
     """Where loops are kept; one that lasts as long as the process if the user's cannot be written."""
-    folder = cache_home() / "jaxosc" / "native"
+    shared = cache_home() / "jaxosc" / "native"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        shared.mkdir(parents=True, exist_ok=True)
     except OSError:
         return _own_folder()
-    return folder if os.access(folder, os.W_OK) else _own_folder()
+    return shared if os.access(shared, os.W_OK) else _own_folder()
 
 
 @functools.cache

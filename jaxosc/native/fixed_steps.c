@@ -1,14 +1,14 @@
 /* Fixed steps of forward Euler or Poisson splitting in many lanes, with the measures that look at every step.
 
-   Compiled for one case: -DN=8 neurons, -DREAL=float (or double), -DSPLITTING (0 or 1), -DOWN (0: one W for all lanes,
-   1: a W each), -DBY_NEURON (see below), -DACTIVATION=tanh_of, -DHANDLER=name, and the numbers of tanh. The compiler unrolls what N allows.
+   Compiled for one case: -DN=8 neurons, -DREAL=float (or double), -DSPLITTING (0: Euler, 1: one sweep, 2: pairs of
+   sweeps), -DOWN (0: one W for all lanes, 1: a W each), -DBY_NEURON (see below), -DACTIVATION=tanh_of, -DHANDLER=name,
+   and the numbers of tanh. The compiler unrolls what N allows.
 
    A few lanes ("a block") go through all their steps before the next ones start, so that whatever a step touches stays
    in registers and the first cache. What becomes of a lane does not depend on its neighbours: each sum has one order,
    and a lane that leaves is found as the engine in JAX finds it (see `simulate/engine.py`): one look every SAMPLE_EVERY
    steps, and if somebody has left, those steps again with a look at the suspects after each. */
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "calls.h"
@@ -17,8 +17,9 @@
 
 #define SAMPLE_EVERY 10
 
-/* BY_NEURON: a large W of its own goes across the vectors neuron by neuron, read from the first cache in every step, where lanes
-   side by side would have to fetch theirs from the second. Not in a splitting, whose neurons wait for each other. */
+/* BY_NEURON: a large W of its own goes across the vectors neuron by neuron, read from the first cache in every step,
+   where lanes side by side would have to fetch theirs from the second. Not in a splitting, whose neurons wait for each
+   other. */
 #define PARTS ((N + WIDTH - 1) / WIDTH)
 
 #if BY_NEURON
@@ -138,7 +139,8 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
   int32_t num_steps[LANES];
   int frozen = 0;
   void (*const look)(struct measures *, real *, int32_t) = groups == GROUPS ? look_at_many : look_at_few;
-  void (*const go)(real *, vec *, struct measures *, const struct networks *, const struct job *, int32_t, int32_t) =
+  void (*const go)(real *, vec *, struct measures *, const struct networks *, const struct job *, int32_t,
+                   int32_t) =
       groups == GROUPS ? stretch_of_many : stretch_of_few;
 #define LANE(k) (begin + ((k) < count ? (k) : count - 1))
   memset(y, 0, sizeof y);
@@ -250,10 +252,10 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
   }
 }
 
-/* Operands: x (n, lanes), W (n, n, lanes or 1; by neuron lanes, n, n), gain, bias, leak (or nothing, size 0), sizes of the sweeps times dt,
-   scalars (dt, escape_norm^2), numbers (begin, end, codes of escaped and of not finite), result, num_steps; norm, its
-   step; count, last step, last fraction, first interval, deviation, squares; energy at the start, largest drift, its
-   step (size 0 where not measured).
+/* Operands: x (n, lanes), W (n, n, lanes or 1; by neuron lanes, n, n), gain, bias, leak (or nothing, size 0), sizes of
+   the sweeps times dt, scalars (dt, escape_norm^2), numbers (begin, end, codes of escaped and of not finite), result,
+   num_steps; norm, its step; count, last step, last fraction, first interval, deviation, squares; energy at the start,
+   largest drift, its step (size 0 where not measured).
    Results: x, result, num_steps, the measures in that order, samples (samples, n, lanes). */
 XLA_FFI_Error *HANDLER(XLA_FFI_CallFrame *frame) {
   if (answered(frame)) return NULL;
@@ -263,13 +265,13 @@ XLA_FFI_Error *HANDLER(XLA_FFI_CallFrame *frame) {
       .x = IN(0)->data, .matrix = IN(1)->data, .gain = GIVEN(2), .bias = GIVEN(3), .leak = GIVEN(4),
       .sizes = IN(5)->data, .lanes = LAST(0), .gain_lanes = LAST(2), .bias_lanes = LAST(3), .leak_lanes = LAST(4),
       .stages = LAST(5), .dt = scalars[0], .escape = scalars[1], .begin = numbers[0], .end = numbers[1],
-      .escaped = numbers[2], .lost = numbers[3],
-      .samples = (int)RESULT(14)->dims[0],
-      .result = IN(8)->data, .num_steps = IN(9)->data, .norm = GIVEN(10), .norm_at = GIVEN(11), .count = GIVEN(12),
-      .last_step = GIVEN(13), .last_fraction = GIVEN(14), .first = GIVEN(15), .deviation = GIVEN(16),
-      .squares = GIVEN(17), .start = GIVEN(18), .worst = GIVEN(19), .worst_at = GIVEN(20), .x1 = OUT(0), .result1 = OUT(1), .num_steps1 = OUT(2), .norm1 = OUT(3), .norm_at1 = OUT(4),
-      .count1 = OUT(5), .last_step1 = OUT(6), .last_fraction1 = OUT(7), .first1 = OUT(8), .deviation1 = OUT(9),
-      .squares1 = OUT(10), .start1 = OUT(11), .worst1 = OUT(12), .worst_at1 = OUT(13), .sampled = OUT(14)};
+      .escaped = numbers[2], .lost = numbers[3], .samples = (int)RESULT(14)->dims[0], .result = IN(8)->data,
+      .num_steps = IN(9)->data, .norm = GIVEN(10), .norm_at = GIVEN(11), .count = GIVEN(12), .last_step = GIVEN(13),
+      .last_fraction = GIVEN(14), .first = GIVEN(15), .deviation = GIVEN(16), .squares = GIVEN(17),
+      .start = GIVEN(18), .worst = GIVEN(19), .worst_at = GIVEN(20), .x1 = OUT(0), .result1 = OUT(1),
+      .num_steps1 = OUT(2), .norm1 = OUT(3), .norm_at1 = OUT(4), .count1 = OUT(5), .last_step1 = OUT(6),
+      .last_fraction1 = OUT(7), .first1 = OUT(8), .deviation1 = OUT(9), .squares1 = OUT(10), .start1 = OUT(11),
+      .worst1 = OUT(12), .worst_at1 = OUT(13), .sampled = OUT(14)};
   vec *own = NULL;
 #if OWN
   const size_t size = BY_NEURON ? sizeof(vec) * LANES * N * PARTS : sizeof(vec) * N * N * GROUPS;

@@ -41,7 +41,8 @@ INLINE vec exp_of(vec x) {
 /* log(u) = k log(2) + log(m) for u = 2^k m, m in [sqrt(1/2), sqrt(2)); `more` is added to log(m). Of numbers too small
    to be normal it is too large, at most by the digits that they have lost. */
 INLINE vec log_with(vec u, vec more) {
-  static const real series[] = {2., 2. / 3, 2. / 5, 2. / 7, 2. / 9, 2. / 11, 2. / 13, 2. / 15, 2. / 17, 2. / 19, 2. / 21};
+  static const real series[] = {2.,      2. / 3,  2. / 5,  2. / 7,  2. / 9, 2. / 11,
+                                2. / 13, 2. / 15, 2. / 17, 2. / 19, 2. / 21};
   const mask middle = (mask)spread((real)0.70710678118654752440), exponent = ((mask)u - middle) >> DIGITS;
   const vec m = (vec)((mask)u - (exponent << DIGITS)), f = (m - 1) / (m + 1);
   const vec k = __builtin_convertvector(exponent, vec);

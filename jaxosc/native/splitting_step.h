@@ -77,16 +77,18 @@ INLINE void settle(vec *y, const vec *p, const struct networks *w, const int abo
 
 #define WHOLE (N / ROWS * ROWS)
 
-#define EACH_BLOCK_UP(call, ...)                                                      \
-  do {                                                                                \
-    _Pragma("GCC unroll UNROLLED") for (int i = 0; i < WHOLE; i += ROWS) call(__VA_ARGS__, i, ROWS, groups); \
-    if (N % ROWS) call(__VA_ARGS__, WHOLE, N % ROWS, groups);                         \
+#define EACH_BLOCK_UP(call, ...)                                              \
+  do {                                                                        \
+    _Pragma("GCC unroll UNROLLED") for (int i = 0; i < WHOLE; i += ROWS)      \
+        call(__VA_ARGS__, i, ROWS, groups);                                   \
+    if (N % ROWS) call(__VA_ARGS__, WHOLE, N % ROWS, groups);                 \
   } while (0)
 
-#define EACH_BLOCK_DOWN(call, ...)                                                    \
-  do {                                                                                \
-    if (N % ROWS) call(__VA_ARGS__, WHOLE, N % ROWS, groups);                         \
-    _Pragma("GCC unroll UNROLLED") for (int i = WHOLE - ROWS; i >= 0; i -= ROWS) call(__VA_ARGS__, i, ROWS, groups); \
+#define EACH_BLOCK_DOWN(call, ...)                                            \
+  do {                                                                        \
+    if (N % ROWS) call(__VA_ARGS__, WHOLE, N % ROWS, groups);                 \
+    _Pragma("GCC unroll UNROLLED") for (int i = WHOLE - ROWS; i >= 0; i -= ROWS) \
+        call(__VA_ARGS__, i, ROWS, groups);                                   \
   } while (0)
 
 INLINE void step(vec *y, vec *first, const struct networks *w, const struct job *job, const int groups) {

@@ -1,7 +1,7 @@
 /* Adaptive steps by Taylor series in many lanes, for tanh networks.
 
-   Compiled for one case: -DN=8 neurons, -DREAL=float (or double), -DORDER=8 terms, -DOWN (0: one W for all lanes, 1: a W
-   each), -DHANDLER=name, and the numbers of tanh. As `solvers/taylor_series.py` and `simulate/adaptive_lanes.py`.
+   Compiled for one case: -DN=8 neurons, -DREAL=float (or double), -DORDER=8 terms, -DOWN (0: one W for all lanes, 1: a
+   W each), -DHANDLER=name, and the numbers of tanh. As `solvers/taylor_series.py` and `simulate/adaptive_lanes.py`.
 
    Lanes go through their steps side by side in the slots of a block. A lane that has arrived makes room for the next
    one, so that nobody waits for the slowest. What becomes of a lane does not depend on its neighbours. */
@@ -154,7 +154,8 @@ static void run(const struct job *job, vec *own, struct series *series) {
     real sizes[LANES] ALIGNED, squares[LANES] ALIGNED;
     expand(series, &w);
     for (int g = 0; g < GROUPS; g++) {
-      const vec left = (job->duration - ((vec *)slots.elapsed)[g]) - ((vec *)slots.lost)[g], most = limit(state, job, g);
+      const vec left = (job->duration - ((vec *)slots.elapsed)[g]) - ((vec *)slots.lost)[g];
+      const vec most = limit(state, job, g);
       const vec size = chosen(left < most, left, most), h = job->direction * size;
       vec square = spread(0);
       for (int i = 0; i < N; i++) {

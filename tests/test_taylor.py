@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix
 import pytest
 from problems import BY_NAME, skew
 
@@ -164,3 +165,22 @@ def test_refuses_other_orders():
     with pytest.raises(jo.JaxoscError, match=r"Got Taylor\(order=3\), expected a whole number from 4 to 30"):
         Taylor(order=3)
     assert repr(Taylor()) == "Taylor()" and repr(Taylor(order=9)) == "Taylor(order=9)"
+
+
+def test_events_are_as_precise_as_the_steps():
+    """The polynomial of a step of 0.4 is its dense output: a quarter of the period to rounding."""
+    crossing = diffrax.Event(lambda t, y, args, **_: y[0], optimistix.Newton(1e-14, 1e-14), direction=True)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(BY_NAME["tanh_pair"].make_field()),
+        Taylor(24),
+        0.0,
+        50.0,
+        0.4,
+        jnp.array([-1.3, 0.0]),
+        event=crossing,
+        stepsize_controller=diffrax.ConstantStepSize(),
+    )
+    quarter = float(jo.oracles.pair_period(np.log(np.cosh(1.3)), 1.0)) / 4
+    assert solution.result == diffrax.RESULTS.event_occurred
+    assert float(solution.ts[-1]) == pytest.approx(quarter, abs=1e-13)
+    assert solution.ys[-1] == pytest.approx([0.0, 1.3], abs=1e-13)

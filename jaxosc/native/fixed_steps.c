@@ -121,6 +121,19 @@ static void put_back(real *y, const real *y0, struct measures *kept, const struc
 #undef BACK
 }
 
+/* Whether the squared norm of a lane, frozen or not, is beyond the limit or no number. */
+INLINE int some_outside(const real *norms, real most, const int lanes) {
+#if BY_NEURON
+  int outside = 0;
+  for (int k = 0; k < lanes; k++) outside |= !(norms[k] <= most);
+  return outside;
+#else
+  mask outside = spread(0) != spread(0);
+  for (int k = 0; k < lanes; k += WIDTH) outside |= ~(*(const vec *)(norms + k) <= spread(most));
+  return anywhere(outside);
+#endif
+}
+
 INLINE void prepare(vec *y, vec *first, const int groups) {
 #if SPLITTING
 #pragma GCC unroll 8
@@ -189,14 +202,17 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
     if (job->norm || job->count) kept0 = kept;
     go(y, first, &kept, &w, job, number, next);
     square_norms((vec *)y, norms, groups);
-    int leaving = 0;
-    for (int k = 0; k < lanes; k++) leaving |= (result[k] == 0) & !(norms[k] <= job->escape);
+    int leaving = some_outside(norms, job->escape, lanes);
     if (!leaving && !frozen) {
       for (int k = 0; k < lanes; k++) num_steps[k] += next - number;
     } else {
       int8_t suspect[LANES];
+      leaving = 0;
+      for (int k = 0; k < lanes; k++) {
+        suspect[k] = result[k] == 0 && !(norms[k] <= job->escape);
+        leaving |= suspect[k];
+      }
       const int again = leaving && next > number + 1;
-      for (int k = 0; k < lanes; k++) suspect[k] = (result[k] == 0) & !(norms[k] <= job->escape);
       if (again) {
         memcpy(y, y0, sizeof(real) * (BY_NEURON ? STATE : N * lanes));
         kept = kept0;

@@ -62,12 +62,12 @@ class Study:
         ]
 
 
-# 1,024 members of 128 neurons with a W each: their weights are 67 MB in float32, far beyond the second cache. Of small
-# networks so many steps that what a call costs once (half a millisecond and two energies) is a few per cent.
+# 1,024 members of 128 neurons with a W each: their weights are 67 MB in float32, far beyond the second cache. So many
+# steps that a call of the C reference takes about a tenth of a second: what a call costs once is another question.
 FULL = Study(
     shared={2: 4096, 8: 4096, 32: 4096, 128: 4096},
     own={2: 4096, 8: 4096, 32: 4096, 128: 1024},
-    steps={2: 10_000, 8: 4000, 32: 1000, 128: 1000},
+    steps={2: 50_000, 8: 10_000, 32: 2000, 128: 1000},
     adaptive={2: 4096, 8: 1024, 32: 256},
     t1=peers_adaptive.T1,
     rules=Rules(rounds=5, sample=0.1, long=4.0),

@@ -157,5 +157,5 @@ def _compile(words: list[str], path: Path) -> None:
     """Compile under another name and rename: two processes may do this at once."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         made = Path(scratch) / path.name
-        subprocess.run([*words, "-o", str(made)], check=True, capture_output=True, text=True)
+        subprocess.run([*words, "-o", str(made)], check=True, capture_output=True, text=True, start_new_session=True)
         os.replace(made, path)

@@ -29,12 +29,40 @@ static void step(vec *y, const struct networks *w, const struct job *job, const 
 
 #else
 
+#if OWN
+
+/* No weight serves two lanes: vector by vector, so that sigma of all neurons is loaded once for many rows. */
+INLINE void euler_all(vec *y, const vec *t, const struct networks *w, const struct job *job, const int groups) {
+#pragma GCC unroll 8
+  for (int g = 0; g < groups; g++)
+#pragma GCC unroll 2
+    for (int i = 0; i < N; i += 8) {
+      vec sum[8];
+#pragma GCC unroll 8
+      for (int r = 0; r < 8; r++) sum[r] = spread(0);
+#pragma GCC unroll 16
+      for (int j = 0; j < N; j++)
+#pragma GCC unroll 8
+        for (int r = 0; r < 8 && i + r < N; r++) sum[r] += WEIGHT(i + r, j, g) * t[j * groups + g];
+#pragma GCC unroll 8
+      for (int r = 0; r < 8 && i + r < N; r++) {
+        vec rate = gained(w, sum[r], g);
+        const int k = (i + r) * groups + g;
+        if (w->has_bias) rate += w->bias[k];
+        if (w->has_leak) rate -= w->leak[g] * y[k];
+        y[k] += job->dt * rate;
+      }
+    }
+}
+
+#else
+
 INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const struct job *job, int i, const int rows,
                        const int groups) {
   vec sum[ROWS][GROUPS];
   nothing(sum, rows, groups);
   add_rows(sum, w, t, i, rows, 0, N, groups);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
     for (int g = 0; g < groups; g++) {
@@ -46,6 +74,14 @@ INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const str
     }
 }
 
+INLINE void euler_all(vec *y, const vec *t, const struct networks *w, const struct job *job, const int groups) {
+#pragma GCC unroll UNROLLED
+  for (int i = 0; i < N / ROWS * ROWS; i += ROWS) euler_rows(y, t, w, job, i, ROWS, groups);
+  if (N % ROWS) euler_rows(y, t, w, job, N / ROWS * ROWS, N % ROWS, groups);
+}
+
+#endif
+
 INLINE void step(vec *y, vec *first, const struct networks *w, const struct job *job, const int groups) {
   vec t[N * GROUPS];
   /* Not unrolled over the rows: with all of them in sight the compiler interleaves what does not fit the registers. */
@@ -53,9 +89,7 @@ INLINE void step(vec *y, vec *first, const struct networks *w, const struct job 
   for (int i = 0; i < N; i++)
 #pragma GCC unroll 8
     for (int g = 0; g < groups; g++) t[i * groups + g] = ACTIVATION(y[i * groups + g]);
-#pragma GCC unroll UNROLLED
-  for (int i = 0; i < N / ROWS * ROWS; i += ROWS) euler_rows(y, t, w, job, i, ROWS, groups);
-  if (N % ROWS) euler_rows(y, t, w, job, N / ROWS * ROWS, N % ROWS, groups);
+  euler_all(y, t, w, job, groups);
 }
 
 #endif

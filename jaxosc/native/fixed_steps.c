@@ -35,7 +35,8 @@
 #define STATE (N * LANES)
 #endif
 
-enum { UNROLLED = N <= 16 ? 16 : 1 };
+/* Blocks of rows written out: with more in sight the compiler interleaves what does not fit the registers. */
+enum { UNROLLED = N <= 4 ? 16 : 1 };
 
 /* What a call works on; pointers are NULL for what there is none of. Lane counts of 1 mean: one for all. */
 struct job {

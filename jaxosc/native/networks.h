@@ -21,21 +21,22 @@ struct networks {
 #define WEIGHT(i, j, g) w->shared[(i) * N + (j)]
 #endif
 
-#define ROWS 4
+/* Rows at a time: their sums fill half of the registers. */
+#define ROWS (GROUPS <= 2 ? 8 : 4)
 
 /* sum[r][g] += W[i + r, j] t[j] for `begin` <= j < `end`. */
 INLINE void add_rows(vec sum[ROWS][GROUPS], const struct networks *w, const vec *t, int i, const int rows, int begin,
                      int end, const int groups) {
 #pragma GCC unroll 2
   for (int j = begin; j < end; j++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
       for (int g = 0; g < groups; g++) sum[r][g] += WEIGHT(i + r, j, g) * t[j * groups + g];
 }
 
 INLINE void nothing(vec sum[ROWS][GROUPS], const int rows, const int groups) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
     for (int g = 0; g < groups; g++) sum[r][g] = spread(0);

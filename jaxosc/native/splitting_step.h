@@ -10,10 +10,10 @@ INLINE void sweep_up(vec *y, vec *up, vec *down, vec *first, const struct networ
   vec sum[ROWS][GROUPS];
   nothing(sum, rows, groups);
   add_rows(sum, w, down, i, rows, 0, i, groups);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < rows; r++) {
     const int k = i + r;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int q = 0; q < r; q++)
 #pragma GCC unroll 8
       for (int g = 0; g < groups; g++) sum[r][g] += WEIGHT(k, i + q, g) * down[(i + q) * groups + g];
@@ -39,11 +39,11 @@ INLINE void sweep_down(vec *y, vec *up, vec *down, vec *first, const struct netw
   vec sum[ROWS][GROUPS];
   nothing(sum, rows, groups);
   add_rows(sum, w, up, i, rows, i + rows, N, groups);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = rows - 1; r >= 0; r--) {
     const int k = i + r;
     if (k == N - 1) continue;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int q = r + 1; q < rows; q++)
 #pragma GCC unroll 8
       for (int g = 0; g < groups; g++) sum[r][g] += WEIGHT(k, i + q, g) * up[(i + q) * groups + g];
@@ -64,9 +64,9 @@ INLINE void settle(vec *y, const vec *p, const struct networks *w, const int abo
   vec sum[ROWS][GROUPS];
   nothing(sum, rows, groups);
   add_rows(sum, w, p, i, rows, above ? i + rows : 0, above ? N : i, groups);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int q = above ? r + 1 : 0; q < (above ? rows : r); q++)
 #pragma GCC unroll 8
       for (int g = 0; g < groups; g++) sum[r][g] += WEIGHT(i + r, i + q, g) * p[(i + q) * groups + g];

@@ -73,7 +73,7 @@ static void expand(struct series *series, const struct networks *w) {
     vec sum[ROWS][GROUPS];                                                           \
     nothing(sum, count, GROUPS);                                                     \
     add_rows(sum, w, s[k][0], i, count, 0, N, GROUPS);                               \
-    _Pragma("GCC unroll 4") for (int r = 0; r < (count); r++)                        \
+    _Pragma("GCC unroll 8") for (int r = 0; r < (count); r++)                        \
         _Pragma("GCC unroll 4") for (int g = 0; g < GROUPS; g++) {                   \
       vec value = gained(w, sum[r][g], g);                                           \
       if (k == 0 && w->has_bias) value += w->bias[((i) + r) * GROUPS + g];           \

@@ -213,10 +213,12 @@ def test_simulate_takes_the_loop_in_c_and_gradients_do_not(monkeypatch: pytest.M
 
 def test_a_compiler_that_fails_is_a_warning_and_jax_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "compiler", lambda: shutil.which("false"))
+    monkeypatch.setenv(build.ASKED, "1")
     lanes, y0 = lanes_with(7, 3)
-    with pytest.warns(UserWarning, match="JAX's own runs instead"):
+    with pytest.warns(UserWarning, match="JAX's own run instead"):
         found = run(lanes, y0, EULER, (FinalEnergyDrift(),), in_c=True, steps=10)
     assert bool(jnp.all(found.num_steps == 10))
+    assert not native.loops_are_native()  # and nobody is told twice
 
 
 def test_a_second_process_finds_the_compiled_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,15 +29,10 @@ ASKED = "JAXOSC_NATIVE"
 SOURCES = {"euler": "fixed_steps.c", "sweep": "fixed_steps.c", "splitting": "fixed_steps.c", "taylor": "taylor_steps.c"}
 """The source of each kind of step, which includes what else it needs."""
 
-FLAGS = (
-    "-O3",
-    "-march=native",
-    "-mprefer-vector-width=512",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-shared",
-    "-fPIC",
-)
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+
+X86_FLAGS = ("-mprefer-vector-width=512",)
+"""Those of one family of processors."""
 
 Activation = Literal["tanh_of", "identity_of", "softsign_of", "hard_tanh_of"]
 """Functions of vectors.h."""
@@ -99,7 +94,8 @@ def target_of(case: Case) -> str | None:
     command = compiler()
     if command is None:
         return None
-    words = [command, *FLAGS, *case.definitions, f"-I{jax.ffi.include_dir()}"]
+    flags = (*FLAGS, *X86_FLAGS) if platform.machine() in ("x86_64", "AMD64") else FLAGS
+    words = [command, *flags, *case.definitions, f"-I{jax.ffi.include_dir()}"]
     name = _fingerprint(words)
     path = folder() / f"{name}.so"
     try:
@@ -108,8 +104,10 @@ def target_of(case: Case) -> str | None:
         handler = ctypes.CDLL(str(path)).jaxosc_loop
     except (OSError, AttributeError, subprocess.CalledProcessError) as error:
         reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+        # Once is enough: what fails for one case fails for all.
+        os.environ[ASKED] = "0"
         warnings.warn(
-            f"Got no loop in C for {case} ({str(reason).strip()[:500]}), so JAX's own runs instead, slower: see that"
+            f"Got no loop in C for {case} ({str(reason).strip()[:500]}), so JAX's own run instead, slower: see that"
             f" `{command}` works and that {path.parent} can be written.",
             stacklevel=2,
         )

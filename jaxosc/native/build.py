@@ -29,7 +29,7 @@ ASKED = "JAXOSC_NATIVE"
 SOURCES = {"euler": "fixed_steps.c", "sweep": "fixed_steps.c", "splitting": "fixed_steps.c", "taylor": "taylor_steps.c"}
 """The source of each kind of step, which includes what else it needs."""
 
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+FLAGS = ("-O2", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 
 X86_FLAGS = ("-mprefer-vector-width=512",)
 """Those of one family of processors."""

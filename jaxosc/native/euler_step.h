@@ -32,27 +32,32 @@ static void step(vec *y, const struct networks *w, const struct job *job, const 
 #if OWN
 
 /* No weight serves two lanes: vector by vector, so that sigma of all neurons is loaded once for many rows. */
+INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const struct job *job, int g, int i,
+                       const int rows, const int groups) {
+  vec sum[8];
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; r++) sum[r] = spread(0);
+#pragma GCC unroll 16
+  for (int j = 0; j < N; j++)
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) sum[r] += WEIGHT(i + r, j, g) * t[j * groups + g];
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; r++) {
+    vec rate = gained(w, sum[r], g);
+    const int k = (i + r) * groups + g;
+    if (w->has_bias) rate += w->bias[k];
+    if (w->has_leak) rate -= w->leak[g] * y[k];
+    y[k] += job->dt * rate;
+  }
+}
+
 INLINE void euler_all(vec *y, const vec *t, const struct networks *w, const struct job *job, const int groups) {
 #pragma GCC unroll 8
-  for (int g = 0; g < groups; g++)
+  for (int g = 0; g < groups; g++) {
 #pragma GCC unroll 2
-    for (int i = 0; i < N; i += 8) {
-      vec sum[8];
-#pragma GCC unroll 8
-      for (int r = 0; r < 8; r++) sum[r] = spread(0);
-#pragma GCC unroll 16
-      for (int j = 0; j < N; j++)
-#pragma GCC unroll 8
-        for (int r = 0; r < 8 && i + r < N; r++) sum[r] += WEIGHT(i + r, j, g) * t[j * groups + g];
-#pragma GCC unroll 8
-      for (int r = 0; r < 8 && i + r < N; r++) {
-        vec rate = gained(w, sum[r], g);
-        const int k = (i + r) * groups + g;
-        if (w->has_bias) rate += w->bias[k];
-        if (w->has_leak) rate -= w->leak[g] * y[k];
-        y[k] += job->dt * rate;
-      }
-    }
+    for (int i = 0; i < N / 8 * 8; i += 8) euler_rows(y, t, w, job, g, i, 8, groups);
+    if (N % 8) euler_rows(y, t, w, job, g, N / 8 * 8, N % 8, groups);
+  }
 }
 
 #else

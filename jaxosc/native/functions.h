@@ -14,10 +14,7 @@ INLINE vec exp_parts(vec x, vec *scale) {
                                 1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
   /* Added to a number of moderate size it leaves the nearest whole number in the last bits. */
   const real shift = sizeof(real) == 4 ? 12582912. : 6755399441055744.;
-  const real most = sizeof(real) == 4 ? -87 : -708;
   const real high = sizeof(real) == 4 ? 0.693359375 : 0.693147180369123816490, low = LOG_2 - high;
-  x = chosen(x < spread(most), spread(most), x);
-  x = chosen(x > spread(-most), spread(-most), x);
   const vec moved = x * (real)(1 / LOG_2) + shift, k = moved - shift;
   const mask power = ((mask)moved - (mask)spread(shift) + (sizeof(real) == 4 ? 127 : 1023)) << DIGITS;
   const vec r = (x - k * high) - k * low;
@@ -25,16 +22,19 @@ INLINE vec exp_parts(vec x, vec *scale) {
   return r + r * r * polynomial(series, sizeof(real) == 4 ? 7 : 12, r);
 }
 
+/* Beyond, the power of two is none. */
+#define EXP_MOST (sizeof(real) == 4 ? 87 : 708)
+
 /* exp(x) - 1 for x <= 0. */
 INLINE vec expm1_of(vec x) {
   vec scale;
-  const vec small = exp_parts(x, &scale);
+  const vec small = exp_parts(chosen(x < spread(-EXP_MOST), spread(-EXP_MOST), x), &scale);
   return scale * small + (scale - 1);
 }
 
 INLINE vec exp_of(vec x) {
   vec scale;
-  const vec small = exp_parts(x, &scale);
+  const vec small = exp_parts(clamped(x, EXP_MOST), &scale);
   return scale * small + scale;
 }
 

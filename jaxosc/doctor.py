@@ -106,7 +106,7 @@ def _time_loops() -> str:
     if command is None:
         return "JAX's own: neither gcc nor clang is on the PATH; with one of them many run 1.5 to 5 times as fast"
     if not native.loops_are_native():
-        return f"JAX's own: {native.ASKED} says no"
+        return f"JAX's own: nobody asked for those in C (jo.configure_cpu), or {native.ASKED}=0 forbids them"
     folder = native.folder()
     return f"in C where it can be, by {command}; {len(list(folder.glob('*.so')))} in {folder} (may be deleted)"
 

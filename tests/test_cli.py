@@ -11,7 +11,7 @@ import xarray
 import zarr
 
 import jaxosc as jo
-from jaxosc import cli, doctor
+from jaxosc import cli, doctor, native
 
 COMMANDS = ("sweep", "resume", "status", "report", "audit", "doctor")
 
@@ -243,6 +243,18 @@ def test_doctor_finds_full_precision_and_names_what_runs(capsys):
     shown = capsys.readouterr().out
     for fact in ("devices", "threads", "free disk", "versions", "full float32", "compiled programs", "float64"):
         assert fact in shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "command", "told"),
+    [("1", "gcc", "in C where it can be, by gcc"), ("0", "gcc", "nobody asked"), ("1", None, "neither gcc nor clang")],
+)
+def test_doctor_tells_who_compiles_the_time_loops(monkeypatch, tmp_path, asked, command, told):
+    monkeypatch.setenv(native.ASKED, asked)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for module in (native, native.build):
+        monkeypatch.setattr(module, "compiler", lambda: command)
+    assert told in dict(doctor._storage(tmp_path, None))["time loops"]
 
 
 def test_doctor_complains_of_rounded_products(monkeypatch, capsys):

@@ -172,6 +172,24 @@ class Own(AbstractReducer):
         return {"own": state}
 
 
+class Twice(EnergyDrift):
+    """Derived from a measure that C knows, and another one."""
+
+    names = ("energy_drift", "energy_drift_max")
+    sampled = True
+
+    def update(self, state: Any, lanes: Any, step: Any, before: Any, after: Any) -> Any:
+        start, worst, at = super().update(state, lanes, step, before, after)
+        return start, worst + 1, at
+
+
+def test_a_derived_measure_is_not_taken_for_the_one_it_comes_from() -> None:
+    lanes, y0 = lanes_with(3, 20)
+    found, wanted = (run(lanes, y0, ORDER_TWO, (Twice(),), in_c=in_c) for in_c in (True, False))
+    assert_alike(found, wanted, ROUNDING["float64"])
+    assert float(found.reduced["energy_drift_max"][0]) > 30
+
+
 def test_what_c_does_not_know_is_left_to_jax() -> None:
     lanes, y0 = lanes_with(4, 3)
     case = native_case(lanes, y0.dtype, stepper_of(ORDER_TWO), ALL)

@@ -1,57 +1,14 @@
 /* Forward Euler on y' = W tanh(y), as fast as hand-written C makes it: what compiled programs are measured against.
 
-   Built for one size and one type, -DN=8 -DREAL=float (or double), with the numbers of jaxosc/native/rational_tanh.py. Members are
-   independent, so a few of them run through all their steps before the next ones start, and everything that a step
-   touches stays in cache or registers. Vectors are GCC's (clang knows them too); how wide they are follows from the
-   machine that it is compiled on. */
+   Built for one size and one type, -DN=8 -DREAL=float (or double), with the vectors and the tanh of jaxosc/native.
+   Members are independent, so a few of them run through all their steps before the next ones start, and everything that
+   a step touches stays in cache or registers. */
 
 #include <string.h>
 
-typedef REAL real;
+#include "vectors.h"
 
-#if defined(__AVX512F__)
-#define BYTES 64
-#elif defined(__AVX__)
-#define BYTES 32
-#else
-#define BYTES 16
-#endif
-
-#define WIDTH (BYTES / (int)sizeof(real))
-
-typedef real vec __attribute__((vector_size(BYTES)));
-typedef __typeof__((vec){} < (vec){}) mask;
-
-/* tanh x = x P(x^2) / Q(x^2), clamped where tanh has rounded to 1; the numbers come with the command line. */
-static const real TOP[] = {TANH_TOP}, BOTTOM[] = {TANH_BOTTOM};
-
-#define LENGTH(a) ((int)(sizeof(a) / sizeof((a)[0])))
 _Static_assert(N <= 4 || (N <= 16 ? N % 4 : N % WIDTH) == 0, "whole groups of rows, and whole vectors of large W");
-
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE vec spread(real x) { return (vec){} + x; }
-
-/* C has no vector minimum: a comparison gives a mask of all bits or none, and the compiler makes one blend of this. */
-INLINE vec smaller(vec a, vec b) {
-  const mask less = a < b;
-  return (vec)((less & (mask)a) | (~less & (mask)b));
-}
-
-INLINE vec clamped(vec x, real most) { return -smaller(-smaller(x, spread(most)), spread(most)); }
-
-INLINE vec polynomial(const real *coefficients, int length, vec x) {
-  vec sum = spread(coefficients[length - 1]);
-#pragma GCC unroll 16
-  for (int k = length - 2; k >= 0; k--) sum = sum * x + coefficients[k];
-  return sum;
-}
-
-INLINE vec tanh_of(vec x) {
-  x = clamped(x, TANH_MOST);
-  const vec square = x * x;
-  return x * polynomial(TOP, LENGTH(TOP), square) / polynomial(BOTTOM, LENGTH(BOTTOM), square);
-}
 
 /* Members go across the vectors, GROUPS vectors at a time: enough to hide how long a tanh takes, few enough for the
    sums of some rows to stay in registers. */

@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from jaxosc.native.rational_tanh import BOTTOM, MOST, TOP
+from jaxosc import native
+from jaxosc.native.build import type_definitions
 
 SOURCE = Path(__file__).with_name("reference.c")
 
-FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast", "-shared", "-fPIC")
+NATIVE = Path(native.__file__).parent
+"""Where vectors and tanh are; the loops of the reference are its own."""
 
-C_TYPES = {"float32": ("float", ctypes.c_float), "float64": ("double", ctypes.c_double)}
+FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast", "-shared", "-fPIC", f"-I{NATIVE}")
+
+C_TYPES = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 
 
 def compiler() -> str | None:
@@ -27,12 +31,11 @@ def compiler() -> str | None:
 @functools.cache
 def library(n: int, dtype: str) -> ctypes.CDLL:
     """The reference for n neurons, built in a folder that lasts as long as the process needs it."""
-    name, real = C_TYPES[dtype]
-    found = compiler()
+    real, found = C_TYPES[dtype], compiler()
     assert found is not None
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "reference.so"
-        command = [found, *FLAGS, *_numbers(dtype), f"-DN={n}", f"-DREAL={name}", str(SOURCE), "-o", str(target)]
+        command = [found, *FLAGS, *type_definitions(dtype), f"-DN={n}", str(SOURCE), "-o", str(target)]
         subprocess.run(command, check=True)
         loaded = ctypes.CDLL(str(target))
     array = np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS")
@@ -42,12 +45,6 @@ def library(n: int, dtype: str) -> ctypes.CDLL:
     loaded.tanh_turns.argtypes, loaded.tanh_turns.restype = [real, ctypes.c_long], real
     loaded.fma_turns.argtypes, loaded.fma_turns.restype = [real, real, ctypes.c_long], real
     return loaded
-
-
-def _numbers(dtype: str) -> list[str]:
-    """The coefficients of tanh as definitions for the compiler."""
-    top, bottom = (", ".join(map(repr, numbers[dtype])) for numbers in (TOP, BOTTOM))
-    return [f"-DTANH_TOP={top}", f"-DTANH_BOTTOM={bottom}", f"-DTANH_MOST={MOST[dtype]!r}"]
 
 
 def euler(matrix: np.ndarray, starts: np.ndarray, dt: float, num_steps: int) -> np.ndarray:

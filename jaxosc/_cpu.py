@@ -1,6 +1,7 @@
 """Settings that make the time loops faster on a CPU, for whoever calls `jo.configure_cpu()`.
 
-- The loops of `jaxosc.native`, in C, where a machine has a C compiler: Euler and Poisson splitting of tanh networks.
+- The loops of `jaxosc.native`, in C, where a machine has a C compiler: Euler, Poisson splitting and adaptive
+  Taylor series of tanh networks.
 - XLA runs a loop one operation after the other, each a call of its own, unless its arrays are tiny. Small networks
   spend half of their time between the operations. With a higher threshold a whole loop becomes one kernel, compiled in
   half the time; wider vectors fill what AVX-512 has. Measured on one core (AVX-512) over the same without, float32 and
@@ -27,11 +28,11 @@ _VECTORS = "--xla_cpu_prefer_vector_width"
 def configure_cpu(devices: int | None = None) -> None:
     """Have JAX compile for speed on this CPU. Call it once, right after the imports, before JAX computes anything.
 
-    The command line and the benchmarks do. Where there is a C compiler (gcc or clang), the time loops that
-    `jaxosc.native` knows are compiled by it, each in about a second, and kept in the user's cache folder; without one,
-    or with JAXOSC_NATIVE=0 in the environment, JAX's own run. Results agree with those of other settings to rounding,
-    and are bit-equal among runs with the same settings. GPUs and TPUs are not concerned. What `XLA_FLAGS` already says
-    about a setting stays.
+    The command line and the benchmarks do. Where there is a C compiler (gcc or clang), it compiles the time loops that
+    `jaxosc.native` knows, each in half a second or so, and they are kept in the user's cache folder; without one, or
+    with JAXOSC_NATIVE=0 in the environment, JAX's own run. Results agree with those of other settings to rounding, and
+    are bit-equal among runs with the same settings. GPUs and TPUs are not concerned. What `XLA_FLAGS` already says about
+    a setting stays.
 
     **Arguments:** `devices`: into how many devices JAX divides the CPU, e.g. the number of cores: `jo.simulate` spreads
     its members over them. None leaves it at what it is (one).

@@ -1,8 +1,8 @@
 """From a case to a compiled time loop that XLA can call.
 
 A case is a number of neurons, a type, an activation and a kind of step: with all of them known the C compiler unrolls
-and vectorises as by hand. It takes about a second; the result is kept in the user's cache folder under a name made of
-the source, the command and the processor.
+and vectorises as by hand. It takes half a second or so; the result is kept in the user's cache folder under a name
+made of the source, the command and the processor.
 """
 
 import ctypes
@@ -64,18 +64,25 @@ class Case:
     @property
     def definitions(self) -> list[str]:
         """For the compiler."""
-        numbers = {"TOP": TOP[self.dtype], "BOTTOM": BOTTOM[self.dtype], "MOST": (MOST[self.dtype],)}
         return [
             f"-DN={self.neurons}",
-            f"-DREAL={C_TYPES[self.dtype]}",
+            *type_definitions(self.dtype),
             f"-DACTIVATION={self.activation}",
             f"-DSPLITTING={('euler', 'sweep', 'splitting', 'taylor').index(self.step)}",
             f"-DORDER={self.order}",
             f"-DOWN={int(self.own)}",
             f"-DBY_NEURON={int(self.by_neuron)}",
             "-DHANDLER=jaxosc_loop",
-            *(f"-DTANH_{name}={','.join(map(repr, values))}" for name, values in numbers.items()),
         ]
+
+
+def type_definitions(dtype: str) -> list[str]:
+    """The name of a type and the numbers of its tanh, for vectors.h."""
+    numbers = {"TOP": TOP[dtype], "BOTTOM": BOTTOM[dtype], "MOST": (MOST[dtype],)}
+    return [
+        f"-DREAL={C_TYPES[dtype]}",
+        *(f"-DTANH_{name}={','.join(map(repr, values))}" for name, values in numbers.items()),
+    ]
 
 
 def compiler() -> str | None:

@@ -15,6 +15,13 @@
 #define LAST(k) (IN(k)->dims[IN(k)->rank - 1])
 #define GIVEN(k) (LAST(k) > 0 ? IN(k)->data : NULL)
 
+/* Operands 1 to 4 of every handler: W, gain, bias, leak (or nothing, size 0). */
+#define NETWORKS                                                                                             \
+  {                                                                                                          \
+    .matrix = IN(1)->data, .gain = GIVEN(2), .bias = GIVEN(3), .leak = GIVEN(4), .gain_lanes = LAST(2),      \
+    .bias_lanes = LAST(3), .leak_lanes = LAST(4)                                                             \
+  }
+
 /* Whether the call asks for something else than to compute, answered here: for which version this was compiled. */
 static inline int answered(const XLA_FFI_CallFrame *frame) {
   if (frame->extension_start != NULL && frame->extension_start->type == XLA_FFI_Extension_Metadata) {

@@ -38,10 +38,13 @@
 /* Blocks of rows written out: with more in sight the compiler interleaves what does not fit the registers. */
 enum { UNROLLED = N <= 4 ? 16 : 1 };
 
-/* What a call works on; pointers are NULL for what there is none of. Lane counts of 1 mean: one for all. */
+#include "networks.h"
+
+/* What a call works on; pointers are NULL for what is not measured. */
 struct job {
-  const real *x, *matrix, *gain, *bias, *leak, *sizes;
-  long lanes, bias_lanes, gain_lanes, leak_lanes, stages;
+  struct given given;
+  const real *x, *sizes;
+  long lanes, stages;
   real dt, escape;
   int begin, end, samples, escaped, lost;
   const int8_t *result;
@@ -58,12 +61,6 @@ struct measures {
   real norm[LANES], last_fraction[LANES], first[LANES], deviation[LANES], squares[LANES], start[LANES], worst[LANES];
   int32_t norm_at[LANES], count[LANES], last_step[LANES], worst_at[LANES];
 };
-
-#include "networks.h"
-
-INLINE real *at(real *y, int i, int lane, const int width) {
-  return BY_NEURON ? y + lane * PARTS * WIDTH + i : y + i * width + lane;
-}
 
 #if SPLITTING
 #include "splitting_step.h"
@@ -145,6 +142,7 @@ INLINE void prepare(vec *y, vec *first, const int groups) {
 /* The lanes from `begin` on, of which `count` count; the others do the last one again. */
 static void run_block(const struct job *job, long begin, int count, vec *own, int groups) {
   const int lanes = BY_NEURON ? LANES : groups * WIDTH;
+  const size_t size = sizeof(real) * (BY_NEURON ? STATE : N * lanes);
   real y[STATE] ALIGNED, y0[STATE] ALIGNED, norms[LANES] ALIGNED;
   vec first[GROUPS];
   struct measures kept ALIGNED, kept0 ALIGNED;
@@ -173,24 +171,17 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
       kept.deviation[k] = job->deviation[lane], kept.squares[k] = job->squares[lane];
     }
   }
-  w.has_gain = job->gain != NULL, w.has_bias = job->bias != NULL, w.has_leak = job->leak != NULL;
   memset(w.bias, 0, sizeof w.bias);
-  for (int k = 0; k < lanes; k++) {
-    const long lane = LANE(k);
-    if (w.has_gain) ((real *)w.gain)[k] = job->gain[job->gain_lanes > 1 ? lane : 0];
-    if (w.has_leak) ((real *)w.leak)[k] = job->leak[job->leak_lanes > 1 ? lane : 0];
-    for (int i = 0; w.has_bias && i < N; i++)
-      *at((real *)w.bias, i, k, lanes) = job->bias[i * job->bias_lanes + (job->bias_lanes > 1 ? lane : 0)];
-  }
-  w.shared = job->matrix, w.own = own;
+  for (int k = 0; k < lanes; k++) take(&w, &job->given, k, LANE(k), lanes);
+  w.shared = job->given.matrix, w.own = own;
 #if OWN
   for (int i = 0; i < N; i++)
     for (int j = 0; j < N; j++)
       for (int k = 0; k < lanes; k++) {
         if (BY_NEURON)
-          ((real *)own)[((long)k * N + j) * PARTS * WIDTH + i] = job->matrix[(LANE(k) * N + i) * N + j];
+          ((real *)own)[((long)k * N + j) * PARTS * WIDTH + i] = job->given.matrix[(LANE(k) * N + i) * N + j];
         else
-          ((real *)own)[((long)i * N + j) * lanes + k] = job->matrix[((long)i * N + j) * job->lanes + LANE(k)];
+          ((real *)own)[((long)i * N + j) * lanes + k] = job->given.matrix[((long)i * N + j) * job->lanes + LANE(k)];
       }
 #endif
   prepare((vec *)y, first, groups);
@@ -199,7 +190,7 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
   while (number < job->end && frozen < lanes) {
     int32_t next = (number / SAMPLE_EVERY + 1) * SAMPLE_EVERY;
     if (next > job->end) next = job->end;
-    memcpy(y0, y, sizeof(real) * (BY_NEURON ? STATE : N * lanes));
+    memcpy(y0, y, size);
     if (job->norm || job->count) kept0 = kept;
     go(y, first, &kept, &w, job, number, next);
     square_norms((vec *)y, norms, groups);
@@ -215,13 +206,13 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
       }
       const int again = leaving && next > number + 1;
       if (again) {
-        memcpy(y, y0, sizeof(real) * (BY_NEURON ? STATE : N * lanes));
+        memcpy(y, y0, size);
         kept = kept0;
         prepare((vec *)y, first, groups);
       }
       for (int32_t from = number; from < next; from++) {
         if (again) {
-          memcpy(y0, y, sizeof(real) * (BY_NEURON ? STATE : N * lanes));
+          memcpy(y0, y, size);
           kept0 = kept;
           go(y, first, &kept, &w, job, from, from + 1);
           square_norms((vec *)y, norms, groups);
@@ -279,16 +270,15 @@ XLA_FFI_Error *HANDLER(XLA_FFI_CallFrame *frame) {
   const real *scalars = IN(6)->data;
   const int32_t *numbers = IN(7)->data;
   const struct job job = {
-      .x = IN(0)->data, .matrix = IN(1)->data, .gain = GIVEN(2), .bias = GIVEN(3), .leak = GIVEN(4),
-      .sizes = IN(5)->data, .lanes = LAST(0), .gain_lanes = LAST(2), .bias_lanes = LAST(3), .leak_lanes = LAST(4),
-      .stages = LAST(5), .dt = scalars[0], .escape = scalars[1], .begin = numbers[0], .end = numbers[1],
-      .escaped = numbers[2], .lost = numbers[3], .samples = (int)RESULT(14)->dims[0], .result = IN(8)->data,
-      .num_steps = IN(9)->data, .norm = GIVEN(10), .norm_at = GIVEN(11), .count = GIVEN(12), .last_step = GIVEN(13),
-      .last_fraction = GIVEN(14), .first = GIVEN(15), .deviation = GIVEN(16), .squares = GIVEN(17),
-      .start = GIVEN(18), .worst = GIVEN(19), .worst_at = GIVEN(20), .x1 = OUT(0), .result1 = OUT(1),
-      .num_steps1 = OUT(2), .norm1 = OUT(3), .norm_at1 = OUT(4), .count1 = OUT(5), .last_step1 = OUT(6),
-      .last_fraction1 = OUT(7), .first1 = OUT(8), .deviation1 = OUT(9), .squares1 = OUT(10), .start1 = OUT(11),
-      .worst1 = OUT(12), .worst_at1 = OUT(13), .sampled = OUT(14)};
+      .given = NETWORKS, .x = IN(0)->data, .sizes = IN(5)->data, .lanes = LAST(0), .stages = LAST(5),
+      .dt = scalars[0], .escape = scalars[1], .begin = numbers[0], .end = numbers[1], .escaped = numbers[2],
+      .lost = numbers[3], .samples = (int)RESULT(14)->dims[0], .result = IN(8)->data, .num_steps = IN(9)->data,
+      .norm = GIVEN(10), .norm_at = GIVEN(11), .count = GIVEN(12), .last_step = GIVEN(13), .last_fraction = GIVEN(14),
+      .first = GIVEN(15), .deviation = GIVEN(16), .squares = GIVEN(17), .start = GIVEN(18), .worst = GIVEN(19),
+      .worst_at = GIVEN(20), .x1 = OUT(0), .result1 = OUT(1), .num_steps1 = OUT(2), .norm1 = OUT(3),
+      .norm_at1 = OUT(4), .count1 = OUT(5), .last_step1 = OUT(6), .last_fraction1 = OUT(7), .first1 = OUT(8),
+      .deviation1 = OUT(9), .squares1 = OUT(10), .start1 = OUT(11), .worst1 = OUT(12), .worst_at1 = OUT(13),
+      .sampled = OUT(14)};
   vec *own = NULL;
 #if OWN
   const size_t size = BY_NEURON ? sizeof(vec) * LANES * N * PARTS : sizeof(vec) * N * N * GROUPS;

@@ -1,5 +1,12 @@
 /* The networks of a block of lanes, and rows of their products: every sum in one order, from the first column on. */
 
+/* What the networks of all lanes are made of; pointers are NULL for what there is none of. Lane counts of 1 mean: one
+   for all. */
+struct given {
+  const real *matrix, *gain, *bias, *leak;
+  long gain_lanes, bias_lanes, leak_lanes;
+};
+
 /* The networks of a block. */
 struct networks {
   const vec *own;
@@ -12,6 +19,24 @@ struct networks {
   vec bias[N * GROUPS];
 #endif
 };
+
+/* The number of a neuron in a lane, of whatever has one for each. */
+INLINE real *at(real *y, int i, int lane, const int width) {
+#if BY_NEURON
+  return y + lane * PARTS * WIDTH + i;
+#else
+  return y + i * width + lane;
+#endif
+}
+
+/* Gain, leak and bias of a lane into place k of a block. */
+static void take(struct networks *w, const struct given *given, int k, long lane, const int width) {
+  w->has_gain = given->gain != NULL, w->has_bias = given->bias != NULL, w->has_leak = given->leak != NULL;
+  if (w->has_gain) ((real *)w->gain)[k] = given->gain[given->gain_lanes > 1 ? lane : 0];
+  if (w->has_leak) ((real *)w->leak)[k] = given->leak[given->leak_lanes > 1 ? lane : 0];
+  for (int i = 0; w->has_bias && i < N; i++)
+    *at((real *)w->bias, i, k, width) = given->bias[i * given->bias_lanes + (given->bias_lanes > 1 ? lane : 0)];
+}
 
 #if !BY_NEURON
 

@@ -21,8 +21,9 @@ enum { UNROLLED = N <= 8 ? 8 : 1 };
 #include "networks.h"
 
 struct job {
-  const real *x, *matrix, *gain, *bias, *leak;
-  long lanes, gain_lanes, bias_lanes, leak_lanes;
+  struct given given;
+  const real *x;
+  long lanes;
   real direction, duration, rtol, atol, escape;
   int32_t most_steps, escaped, lost, stuck, late;
   real *x1;
@@ -126,20 +127,16 @@ static void fill(const struct job *job, struct slots *slots, rows x, struct netw
   slots->num_steps[k] = slots->turns[k] = 0;
   for (int i = 0; i < N; i++) ((real *)x)[i * LANES + k] = lane < 0 ? 0 : job->x[i * job->lanes + lane];
   if (lane < 0) return;
-  if (w->has_gain) ((real *)w->gain)[k] = job->gain[job->gain_lanes > 1 ? lane : 0];
-  if (w->has_leak) ((real *)w->leak)[k] = job->leak[job->leak_lanes > 1 ? lane : 0];
-  for (int i = 0; w->has_bias && i < N; i++)
-    ((real *)w->bias)[i * LANES + k] = job->bias[i * job->bias_lanes + (job->bias_lanes > 1 ? lane : 0)];
+  take(w, &job->given, k, lane, LANES);
 #if OWN
-  for (long ij = 0; ij < N * N; ij++) ((real *)own)[ij * LANES + k] = job->matrix[ij * job->lanes + lane];
+  for (long ij = 0; ij < N * N; ij++) ((real *)own)[ij * LANES + k] = job->given.matrix[ij * job->lanes + lane];
 #endif
 }
 
 static void run(const struct job *job, vec *own, struct series *series) {
   rows *const state = series->state;
   struct slots slots;
-  struct networks w = {.own = own, .shared = job->matrix};
-  w.has_gain = job->gain != NULL, w.has_bias = job->bias != NULL, w.has_leak = job->leak != NULL;
+  struct networks w = {.own = own, .shared = job->given.matrix};
   long next = 0;
   int running = 0;
   for (int k = 0; k < LANES; k++) {
@@ -207,8 +204,7 @@ XLA_FFI_Error *HANDLER(XLA_FFI_CallFrame *frame) {
   const real *scalars = IN(5)->data;
   const int32_t *numbers = IN(6)->data;
   const struct job job = {
-      .x = IN(0)->data, .matrix = IN(1)->data, .gain = GIVEN(2), .bias = GIVEN(3), .leak = GIVEN(4), .lanes = LAST(0),
-      .gain_lanes = LAST(2), .bias_lanes = LAST(3), .leak_lanes = LAST(4), .direction = scalars[0],
+      .given = NETWORKS, .x = IN(0)->data, .lanes = LAST(0), .direction = scalars[0],
       .duration = scalars[1], .rtol = scalars[2], .atol = scalars[3], .escape = scalars[4], .most_steps = numbers[0],
       .escaped = numbers[1], .lost = numbers[2], .stuck = numbers[3], .late = numbers[4], .x1 = OUT(0),
       .result = OUT(1), .num_steps = OUT(2), .turns = OUT(3)};

@@ -95,8 +95,8 @@ def run_adaptive_lanes(
 
     **Arguments:** `lanes`: the networks; `y0` (n, lanes) their starts; `method`, as `method_of`; `t0`, `t1`, `rtol`,
     `atol`, `escape_norm`, `max_steps`: scalars, may be traced; `first_step`: of that size, None lets the method choose;
-    `ts`: (times,) when to keep states, in the order of the run; `allow_native`: in C where
-    that can be, which has no derivative.
+    `ts`: (times,) when to keep states, in the order of the run; `allow_native`: in C where that can be, which has no
+    derivative.
 
     **Returns:** an `AdaptiveRun`. Call it inside a `jax.jit` of your own.
     """

@@ -127,11 +127,8 @@ def _run_concrete(
     """In one program if one block holds all, else in blocks. With `adjoint` also how far from the starts a run back
     from the ends arrives; members that miss theirs are marked.
     """
-    stepper, dtype, devices = (
-        stepper_of(job.solver),
-        members.starts.dtype,
-        devices_for((members.field, members.starts), members.count),
-    )
+    stepper, dtype = stepper_of(job.solver), members.starts.dtype
+    devices = devices_for((members.field, members.starts), members.count)
     width = BLOCK_MEMBERS * len(devices)
     # NumPy's: each conversion by JAX would take as long as several steps.
     t0, dt, escape_norm = (np.asarray(value, dtype) for value in job.scalars)

@@ -23,12 +23,8 @@ def native_adaptive_case(lanes: Lanes, dtype: Any, method: AbstractMethod) -> na
     """The case of a run, None where the C source does not know the network or the method."""
     name = np.dtype(dtype).name
     simple = type(lanes.activation) is Tanh and lanes.form == "current" and lanes.drive is None
-    if (
-        not isinstance(method, TaylorMethod)
-        or not simple
-        or lanes.size > _choices.NATIVE_UP_TO
-        or name not in native.C_TYPES
-    ):
+    fits = 2 <= lanes.size <= _choices.NATIVE_UP_TO and name in native.C_TYPES
+    if not isinstance(method, TaylorMethod) or not simple or not fits:
         return None
     return native.Case(lanes.size, name, "tanh_of", "taylor", lanes.matrix.shape[-1] > 1, method.order)
 

@@ -31,8 +31,8 @@ def configure_cpu(devices: int | None = None) -> None:
     The command line and the benchmarks do. Where there is a C compiler (gcc or clang), it compiles the time loops that
     `jaxosc.native` knows, each in half a second or so, and they are kept in the user's cache folder; without one, or
     with JAXOSC_NATIVE=0 in the environment, JAX's own run. Results agree with those of other settings to rounding, and
-    are bit-equal among runs with the same settings. GPUs and TPUs are not concerned. What `XLA_FLAGS` already says about
-    a setting stays.
+    are bit-equal among runs with the same settings. GPUs and TPUs are not concerned. What `XLA_FLAGS` already says
+    about a setting stays.
 
     **Arguments:** `devices`: into how many devices JAX divides the CPU, e.g. the number of cores: `jo.simulate` spreads
     its members over them. None leaves it at what it is (one).

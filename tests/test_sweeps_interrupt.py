@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,13 @@ from jaxosc.sweeps.work import Work
 SWEEP = Sweep(solver="euler", neurons=2, dt=0.01, draws=40, ics=2, duration=600, measures="norms", dtype="float64")
 CHUNKS = 20
 
+# What a shell starts in the background ignores Ctrl-C, and so does all that it starts.
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 import jaxosc as jo
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     jo.sweeps.load_spec(sys.argv[1]).run(sys.argv[2], chunk_members=4, workers=2)
 except KeyboardInterrupt:
@@ -107,6 +110,15 @@ def test_a_failing_chunk_stops_the_sweep_and_keeps_the_rest(tmp_path: Path, monk
     np.testing.assert_array_equal(resumed.max_norm, sweep.run(progress=False).max_norm)
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is an exception here, whatever the shell has said."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_within_a_session_leaves_nothing_running():
     class Impatient(Silent):
         """Presses Ctrl-C, once, when the first chunk is done."""

@@ -52,6 +52,16 @@ def test_work_precision_runs(fresh_python, tmp_path):
     assert (tmp_path / "work_precision.png").stat().st_size > 20_000
 
 
+def test_accelerators_runs_where_there_is_none(fresh_python, tmp_path):
+    record, text = ran(fresh_python, tmp_path, "accelerators", "--only", "n = 2, own, float32, Euler")
+    rows = {row["way"]: row for row in record["rows"]}
+    assert rows.keys() == {"engine", "diffrax"}
+    assert all(row["picoseconds"] > 0 for row in rows.values())
+    # 400 roundings of 1 eps or two each, some of which add up.
+    assert all(0 < row["error"] < 400 for row in rows.values())
+    assert "kernel: none" in text
+
+
 def test_choices_are_measured(fresh_python, tmp_path):
     record, text = ran(fresh_python, tmp_path, "choices", "--only", "CHUNK_BYTES")
     (answer,) = record["answers"]

@@ -159,10 +159,28 @@ class TestOnDevice:
         lanes, y0 = random_lanes(2, False, 5), starts(2, 5)
         options = dict(t0=0.0, dt=0.1, num_steps=jnp.int32(35))
         expected = eqx.filter_jit(run_in_chunks)(lanes, y0, EULER, REDUCERS, **options)
-        assert on_device.kernel_platform() is None
+        assert on_device.kernel_platform(2, EULER) is None
         assert_same(eqx.filter_jit(run_lanes_on_device)(lanes, y0, EULER, REDUCERS, **options), expected)
-        monkeypatch.setattr(on_device, "kernel_platform", lambda: "cuda")
+        monkeypatch.setattr(on_device, "kernel_of_backend", lambda: "cuda")
         text = str(jax.make_jaxpr(lambda y0: run_lanes_on_device(lanes, y0, EULER, REDUCERS, **options))(y0))
         assert "pallas_call" in text
         run = jax.jit(lambda y0: run_lanes_on_device(lanes, y0, EULER, REDUCERS, **options))(y0)
         assert_same(run, expected)
+
+    @pytest.mark.parametrize("asked, n, solver, platform", [
+        (None, 8, EULER, "cuda"),
+        (None, 9, EULER, None),
+        ("1", 9, EULER, "cuda"),
+        (None, 32, PoissonSplitting(4), "cuda"),
+        (None, 33, PoissonSplitting(4), None),
+        ("0", 8, EULER, None),
+        (None, 8, diffrax.Tsit5(), None),
+    ])  # fmt: skip
+    def test_takes_the_kernel_where_it_was_faster_or_is_asked_for(self, monkeypatch, asked, n, solver, platform):
+        monkeypatch.setattr(on_device, "kernel_of_backend", lambda: "cuda")
+        monkeypatch.delenv(on_device.ASKED, raising=False)
+        if asked is not None:
+            monkeypatch.setenv(on_device.ASKED, asked)
+        assert on_device.kernel_platform(n, solver) == platform
+        monkeypatch.setattr(on_device, "kernel_of_backend", lambda: "tpu")
+        assert on_device.kernel_platform(n, solver) == ("tpu" if asked == "1" else None)

@@ -122,6 +122,8 @@ def run_adaptive_lanes(
 
 def chunk_width(n: int) -> int:
     """How many lanes of n neurons run together."""
+    if jax.default_backend() != "cpu":
+        return _choices.ACCELERATOR_LANES
     few = n <= _choices.FEW_NEURONS and not loops_are_kernels()
     return _choices.CHUNK_LANES_OF_FEW if few else _choices.CHUNK_LANES
 

@@ -29,9 +29,10 @@ Found = TypeVar("Found")
 
 def chunk_lanes(lanes: Lanes, dtype: Any, use: _choices.Use = "pieces") -> int:
     """How many lanes run together: a power of two. `use`, what a step does with W."""
+    if jax.default_backend() != "cpu":
+        return _choices.ACCELERATOR_LANES
     itemsize, own = np.dtype(dtype).itemsize, lanes.matrix.shape[-1] > 1
-    # An accelerator that runs the engine (see on_device.py) has no such cache, and wants many lanes.
-    if own and lanes.size >= _choices.LARGE_FROM and jax.default_backend() == "cpu":
+    if own and lanes.size >= _choices.LARGE_FROM:
         width = _choices.large_lanes(lanes.size, itemsize, use, loops_are_kernels())
     else:
         least = _choices.LEAST_OWN_LANES if own else _choices.LEAST_LANES

@@ -22,7 +22,7 @@ from .chunks import in_chunks, run_in_chunks
 from .devices import devices_for, spread
 from .engine import LaneRun, SaveTimes, run_lanes
 from .members import Members
-from .on_device import run_lanes_on_device
+from .on_device import load_kernels, run_lanes_on_device
 from .reducers import AbstractReducer, FinalEnergyDrift
 from .reversible import reconstruction_error, run_lanes_reversibly, stops_of
 from .solution import Solution
@@ -127,6 +127,7 @@ def _run_concrete(
     """In one program if one block holds all, else in blocks. With `adjoint` also how far from the starts a run back
     from the ends arrives; members that miss theirs are marked.
     """
+    load_kernels()
     stepper, dtype = stepper_of(job.solver), members.starts.dtype
     devices = devices_for((members.field, members.starts), members.count)
     width = BLOCK_MEMBERS * len(devices)

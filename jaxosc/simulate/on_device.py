@@ -1,19 +1,27 @@
-"""Where many lanes run: in one kernel on a GPU or TPU whose user asks for it, chunk by chunk elsewhere.
+"""Where many lanes run: in one kernel on a GPU or TPU, where that is known to be faster; chunk by chunk elsewhere.
 
-The kernels are held against the CPU engine in Pallas' interpreter, and compiled ahead of time for an H100 and a TPU
-v5e. None has run on such a machine yet. Until one has, they are used where the environment says JAXOSC_KERNEL=1.
+The kernels are held against the CPU engine in Pallas' interpreter, compiled ahead of time for an H100 and a TPU v5e,
+and were run on an H100 (`python -m benchmarks.accelerators`): as exact as the engine, and 2 to 24 times as fast where
+they are used. None has run on a TPU yet. JAXOSC_KERNEL=1 in the environment has every run that fits a kernel use it,
+JAXOSC_KERNEL=0 none.
 """
 
+import importlib
 import os
 from typing import Any
 
 import jax
 from jaxtyping import Float
 
+from .. import _choices
 from ..solvers import Lanes
 from .chunks import run_in_chunks
 from .engine import LaneRun, SaveTimes
 from .reducers import AbstractReducer
+from .steppers import stepper_of
+
+ASKED = "JAXOSC_KERNEL"
+"""The environment's word on kernels."""
 
 
 def run_lanes_on_device(
@@ -25,7 +33,7 @@ def run_lanes_on_device(
     save: SaveTimes | None = None,
     **options: Any,
 ) -> LaneRun:
-    """As `run_in_chunks`: in the kernel where it is asked for, the backend has one and the run fits it; else in chunks.
+    """As `run_in_chunks`: in the kernel where there is one that is faster, or asked for, and fits; else in chunks.
 
     Not differentiable where it is the kernel. Call it inside a `jax.jit` of your own.
     """
@@ -33,7 +41,7 @@ def run_lanes_on_device(
     def in_chunks() -> LaneRun:
         return run_in_chunks(lanes, y0, solver, reducers, save=save, allow_native=True, **options)
 
-    platform = kernel_platform()
+    platform = kernel_platform(lanes.size, solver)
     if platform is None or save is not None:
         return in_chunks()
     # Pallas is loaded where it is of use, which is not on a CPU.
@@ -51,11 +59,26 @@ def run_lanes_on_device(
     return run
 
 
-def kernel_platform() -> str | None:
-    """The kernel for the default backend: "cuda", "tpu", or None where there is none or nobody asked for it."""
-    if os.environ.get("JAXOSC_KERNEL") != "1":
+def kernel_platform(n: int, solver: Any) -> str | None:
+    """The kernel for n neurons on the default backend: "cuda", "tpu", or None where none is known to be faster."""
+    platform, asked = kernel_of_backend(), os.environ.get(ASKED)
+    if platform is None or asked == "0":
         return None
+    up_to = _choices.KERNEL_UP_TO.get((platform, stepper_of(solver).use), 0)
+    return platform if asked == "1" or n <= up_to else None
+
+
+def kernel_of_backend() -> str | None:
+    """Which kernel the default backend has, asked for or not."""
     backend = jax.default_backend()
     if backend == "gpu":
         return "cuda" if "cuda" in jax.devices()[0].client.platform_version.lower() else None
     return backend if backend == "tpu" else None
+
+
+def load_kernels() -> None:
+    """Load Pallas if there may be need of it. It brings settings of JAX: loaded while JAX traces a program, they have
+    the next call trace and compile it again.
+    """
+    if kernel_of_backend() is not None and os.environ.get(ASKED) != "0":
+        importlib.import_module(".kernels", __package__)

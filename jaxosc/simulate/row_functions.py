@@ -224,6 +224,19 @@ def _transpose(equation: Any, array: Any) -> list[Any]:
     return [array.transpose(equation.params["permutation"])]
 
 
+def _unstack(equation: Any, array: Any) -> list[Any]:
+    """The parts along an axis, which is left out: what newer versions of JAX make of indexing one by one."""
+    axis, shape = equation.params["axis"], list(array.shape)
+
+    def part(k: int) -> Any:
+        starts, sizes = [0] * len(shape), list(shape)
+        starts[axis], sizes[axis] = k, 1
+        window = _window(array, starts, sizes)
+        return window if isinstance(window, Stack) else window.reshape(equation.outvars[k].aval.shape)
+
+    return [part(k) for k in range(shape[axis])]
+
+
 def _iota(equation: Any) -> list[Any]:
     with jax.ensure_compile_time_eval():
         return [known(equation.primitive.bind(**equation.params))]
@@ -285,8 +298,9 @@ def _cond(equation: Any, index: Any, *operands: Any) -> list[Any]:
 
 def _scan(equation: Any, *operands: Any) -> list[Any]:
     parameters = equation.params
-    constants, carried, length = parameters["num_consts"], parameters["num_carry"], parameters["length"]
-    body, turns = parameters["jaxpr"], range(parameters["length"])[:: -1 if parameters["reverse"] else 1]
+    length, body = parameters["length"], parameters["jaxpr"]
+    constants, carried = _scan_counts(equation, body)
+    turns = range(length)[:: -1 if parameters["reverse"] else 1]
     fixed, carry = operands[:constants], operands[constants : constants + carried]
     series = operands[constants + carried :]
     nothing_kept = len(equation.outvars) == carried
@@ -302,6 +316,21 @@ def _scan(equation: Any, *operands: Any) -> list[Any]:
         carry, kept[turn] = tuple(out[:carried]), out[carried:]
     stacked = [np.stack([kept[turn][k] for turn in range(length)]) for k in range(len(equation.outvars) - carried)]
     return [*carry, *stacked]
+
+
+def _scan_counts(equation: Any, body: Any) -> tuple[int, int]:
+    """How many constants and how many carried arrays a scan has; its own parameters say it otherwise in each JAX.
+
+    Only what the scan goes through or collects has an axis more outside than in the body.
+    """
+    through = sum(
+        len(outer.aval.shape) > len(aval.shape) for outer, aval in zip(equation.invars, body.in_avals, strict=True)
+    )
+    collected = sum(
+        len(outer.aval.shape) > len(aval.shape) for outer, aval in zip(equation.outvars, body.out_avals, strict=True)
+    )
+    carried = len(equation.outvars) - collected
+    return len(equation.invars) - through - carried, carried
 
 
 def _rolled(body: Any, fixed: Any, carry: Any, series: Any, turns: range) -> list[Any]:
@@ -347,6 +376,7 @@ _RULES: dict[str, Callable[..., list[Any]]] = {
     "broadcast_in_dim": _broadcast_in_dim,
     "transpose": _transpose,
     "concatenate": _concatenate,
+    "unstack": _unstack,
     "slice": _slice,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from .._elementary import sum_rows
 from ..activations import AbstractActivation
 from ..fields import CurrentRNN
-from ..simulate.on_device import run_lanes_on_device
+from ..simulate.on_device import load_kernels, run_lanes_on_device
 from ..simulate.reducers import AbstractReducer, Crossings, EnergyDrift, Norms
 from ..solvers import Lanes, lanes_of
 from ..weights import AbstractWeight
@@ -82,6 +82,7 @@ class Kernel:
 
     def compile(self, inputs: BlockInputs, device: jax.Device) -> Callable[[BlockInputs], dict[str, Array]]:
         """The program for `device`; `inputs` give the shapes, which every block shares."""
+        load_kernels()
         placed = jax.tree.map(lambda leaf: jax.device_put(leaf, device), inputs)
         return jax.jit(self._block).lower(placed).compile()
 

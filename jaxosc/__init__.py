@@ -12,7 +12,7 @@ are loaded at first use.
 import importlib
 from typing import Any
 
-from . import oracles as oracles, solvers as solvers, weights as weights
+from . import oracles as oracles, orbits as orbits, solvers as solvers, weights as weights
 from ._cpu import configure_cpu as configure_cpu
 from ._errors import JaxoscError as JaxoscError
 from ._results import Result as Result
@@ -50,6 +50,7 @@ from .simulate import (
     simulate as simulate,
 )
 from .solvers import ForwardEuler as ForwardEuler, euler_loop as euler_loop
+from .structure import Structure as Structure, structure as structure
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""The command line: `jaxosc sweep`, `resume`, `status`, `report`, `audit` and `doctor`.
+"""The command line: `jaxosc sweep`, `resume`, `status`, `report`, `judge`, `audit` and `doctor`.
 
 A command gathers its options, leaves every check to the library, and prints. Libraries that take time to load are
 imported inside the commands, so that `--help` answers at once. What a person got wrong comes back as one sentence on
@@ -22,6 +22,7 @@ from ._cache import cache_home
 from ._cpu import configure_cpu
 from ._errors import JaxoscError
 from .audit_command import AuditOptions
+from .judge_command import JudgeOptions
 
 if TYPE_CHECKING:
     from .sweeps import Status, Sweep
@@ -255,6 +256,31 @@ def audit(
 
     _keep_compiled_programs()
     _say(str(examine(matrix, options)))
+
+
+@app.command(
+    help_epilogue="""Examples:
+  jaxosc judge W.npy
+  jaxosc judge W.npy --activation relu
+  jaxosc judge printed.csv --tolerance 1e-5           numbers with few digits
+  jaxosc judge connectome.npy --weight-part skew"""
+)
+def judge(
+    matrix: Annotated[Path, Parameter(help=".npy or .csv file with one square W")],
+    /,
+    *,
+    options: JudgeOptions = JudgeOptions(),
+) -> None:
+    """Say what a weight matrix is, and what follows for its network.
+
+    Whether W is skew, symmetrizable (W = S diag(d), S skew, d > 0), a linear
+    centre, or none of these, and why; its spectrum; what the network with that
+    activation conserves, and whether its orbits stay bounded.
+    """
+    from .judge_command import examine
+
+    _keep_compiled_programs()
+    _say(examine(matrix, options))
 
 
 @app.command(help_epilogue="Example:\n  jaxosc doctor")

@@ -41,6 +41,7 @@ FLOORS = {
     "plotting": 7,
     "report": 8,
     "audit_command": 9,
+    "judge_command": 9,
     "doctor": 9,
     "cli": 9,
     "__main__": 10,
@@ -48,7 +49,13 @@ FLOORS = {
 
 # Neighbours on one floor that belong to one room: the check of activations, the
 # settings of a CPU and its native loops, and what the commands are made of.
-SAME_ROOM = {"activation_check": "activations", "_cpu": "native", "audit_command": "cli", "doctor": "cli"}
+SAME_ROOM = {
+    "activation_check": "activations",
+    "_cpu": "native",
+    "audit_command": "cli",
+    "judge_command": "cli",
+    "doctor": "cli",
+}
 
 EVERYWHERE = {"jax", "jaxtyping", "equinox", "numpy"}
 NUMERICS = {"diffrax", "optimistix", "lineax"}  # from floor 3 up
@@ -60,6 +67,7 @@ GATES = {
     # The page lays plotting's pictures onto figures of its own sizes, and packs them small.
     "report": {"jinja2", "markupsafe", "matplotlib", "PIL"},
     "audit_command": {"cyclopts"},
+    "judge_command": {"cyclopts"},
     "doctor": {"rich"},
     "cli": {"cyclopts", "rich"},
 }

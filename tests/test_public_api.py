@@ -17,7 +17,7 @@ from test_taylor import SOLVERS as TAYLOR_ROWS
 
 import jaxosc as jo
 
-ROOMS = ("", "weights", "solvers", "oracles", "simulate", "audit", "sweeps", "plotting", "report")
+ROOMS = ("", "weights", "solvers", "oracles", "simulate", "audit", "structure", "sweeps", "plotting", "report")
 
 
 def public(room):

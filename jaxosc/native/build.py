@@ -26,7 +26,14 @@ from .rational_tanh import BOTTOM, MOST, TOP
 ASKED = "JAXOSC_NATIVE"
 """The variable by which `jo.configure_cpu` asks for loops in C; processes begun by this one inherit it."""
 
-SOURCES = {"euler": "fixed_steps.c", "sweep": "fixed_steps.c", "splitting": "fixed_steps.c", "taylor": "taylor_steps.c"}
+SOURCES = {
+    "euler": "fixed_steps.c",
+    "sweep": "fixed_steps.c",
+    "splitting": "fixed_steps.c",
+    "taylor": "taylor_steps.c",
+    "growth": "lyapunov_steps.c",
+    "projected": "taylor_steps.c",
+}
 """The source of each kind of step, which includes what else it needs."""
 
 FLAGS = ("-O2", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
@@ -45,16 +52,19 @@ class Case:
     """What a loop is compiled for.
 
     **Attributes:** `neurons`, `dtype`; `activation`, the name of its C function; `step`, "euler", "sweep" (a splitting
-    of order 1), "splitting" (pairs of sweeps) or "taylor"; `own`, whether each lane has a W of its own; `order`, of a
-    series.
+    of order 1), "splitting" (pairs of sweeps), "taylor", the same "projected" to its energy, or "growth" (a splitting
+    with tangents); `own`, whether each lane has a W of its own; `order`, of a series; `tangents`, how many, and whether
+    they are made `orthogonal`.
     """
 
     neurons: int
     dtype: str
     activation: Activation
-    step: Literal["euler", "sweep", "splitting", "taylor"]
+    step: Literal["euler", "sweep", "splitting", "taylor", "growth", "projected"]
     own: bool
     order: int = 0
+    tangents: int = 0
+    orthogonal: bool = True
 
     @property
     def by_neuron(self) -> bool:
@@ -64,14 +74,17 @@ class Case:
     @property
     def definitions(self) -> list[str]:
         """For the compiler."""
+        tangents = [f"-DTANGENTS={self.tangents}", f"-DORTHOGONAL={int(self.orthogonal)}"] if self.tangents else []
         return [
             f"-DN={self.neurons}",
             *type_definitions(self.dtype),
             f"-DACTIVATION={self.activation}",
-            f"-DSPLITTING={('euler', 'sweep', 'splitting', 'taylor').index(self.step)}",
+            f"-DSPLITTING={tuple(SOURCES).index(self.step)}",
             f"-DORDER={self.order}",
+            f"-DPROJECTED={int(self.step == 'projected')}",
             f"-DOWN={int(self.own)}",
-            f"-DBY_NEURON={int(self.by_neuron)}",
+            *([] if tangents else [f"-DBY_NEURON={int(self.by_neuron)}"]),
+            *tangents,
             "-DHANDLER=jaxosc_loop",
         ]
 

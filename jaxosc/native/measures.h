@@ -2,6 +2,8 @@
 
    As the reducers of `simulate/reducers.py`, whose states these are. */
 
+#include "energy.h"
+
 /* The squared norm of every lane. */
 INLINE void square_norms(const vec *y, real *norms, const int groups) {
 #if BY_NEURON
@@ -67,47 +69,16 @@ INLINE void measure_crossings(struct measures *kept, const real *low, real *y, i
 #endif
 }
 
-/* As `EnergyDrift.update`, with H as `sum_log_cosh` has it: one logarithm for up to 64 neurons. */
+/* As `EnergyDrift.update`. */
 INLINE void measure_energy(struct measures *kept, real *y, int32_t number, const int lanes, const int groups) {
   const real tiny = sizeof(real) == 4 ? 1.17549435e-38 : 2.2250738585072014e-308;
   real energies[LANES] ALIGNED;
 #if BY_NEURON
   /* Neurons go across the vectors; those that fill the last one are at zero, where log cosh is. */
-#define ENTRIES PARTS
-#define ENTRY(k, i) ((const vec *)y)[(k) * PARTS + (i)]
-#define TURNS LANES
+  for (int m = 0; m < LANES; m++) energies[m] = total(energy_of((const vec *)y + m * PARTS, 1, PARTS));
 #else
-#define ENTRIES N
-#define ENTRY(k, i) ((const vec *)y)[(i) * groups + (k)]
-#define TURNS groups
+  for (int g = 0; g < groups; g++) ((vec *)energies)[g] = energy_of((const vec *)y + g, groups, N);
 #endif
-  for (int g = 0; g < TURNS; g++) {
-    vec energy = spread(0);
-    for (int begin = 0; begin < ENTRIES; begin += 64) {
-      vec outside = spread(0), inside = spread(0);
-      for (int start = begin; start < (begin + 64 < ENTRIES ? begin + 64 : ENTRIES); start += 8) {
-        /* 1 + above / below is the product of those of the neurons: one division for eight. */
-        vec above = spread(0), below = spread(1);
-#pragma GCC unroll 8
-        for (int i = start; i < (start + 8 < ENTRIES ? start + 8 : ENTRIES); i++) {
-          const vec x = ENTRY(g, i), size = chosen(x < spread(0), -x, x), m = expm1_of(-size), rest = 1 + m;
-          const mask near = size < spread(2);
-          const vec p = chosen(near, m * m, rest * rest), q = chosen(near, 2 * rest, spread(1));
-          outside += chosen(near, spread(0), size - (real)LOG_2);
-          above = above * (q + p) + p * below;
-          below = below * q;
-        }
-        const vec part = above / below;
-        inside = inside + part + inside * part;
-      }
-      energy += outside + log1p_of(inside);
-    }
-#if BY_NEURON
-    energies[g] = total(energy);
-#else
-    ((vec *)energies)[g] = energy;
-#endif
-  }
   for (int k = 0; k < lanes; k++) {
     const real scale = kept->start[k] < 0 ? -kept->start[k] : kept->start[k];
     const real drift = (energies[k] - kept->start[k]) / (scale > tiny ? scale : tiny);

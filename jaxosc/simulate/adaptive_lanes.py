@@ -105,11 +105,12 @@ def run_adaptive_lanes(
     direction = jnp.sign(end - begin)
     wanted = None if ts is None else (ts.astype(dtype) - begin) * direction
 
-    in_c = native_adaptive_loop(lanes, dtype, method) if allow_native and ts is None else None
+    in_c = native_adaptive_loop(lanes, dtype, method) if allow_native else None
     if in_c is not None:
         setting = Setting(lanes, direction, jnp.abs(end - begin), rtol, atol)
-        x, result, num_steps, turns = travel_natively(in_c, setting, y0, escape_norm, max_steps)
-        return AdaptiveRun(x, result, num_steps, turns, relative_drift(lanes.energy(x), lanes.energy(y0)), None)
+        x, result, num_steps, turns, states = travel_natively(in_c, setting, y0, escape_norm, max_steps, wanted)
+        drift = relative_drift(lanes.energy(x), lanes.energy(y0))
+        return AdaptiveRun(x, result, num_steps, turns, drift, None if ts is None else states)
 
     def run(lanes: Lanes, y0: Array) -> AdaptiveRun:
         setting = Setting(lanes.prepared(), direction, jnp.abs(end - begin), rtol, atol)

@@ -236,12 +236,14 @@ class ProjectedMethod(AbstractMethod):
         """A step of the other and its projection."""
         energy, own = memory
         tried = self.method.attempt(setting, x, own, left)
-        x1 = setting.once(lambda: tried.x, x)
-        return eqx.tree_at(lambda tried: tried.x, tried, projected(setting.lanes, setting.duration, x1, energy))
+        x1 = projected(setting.lanes, setting.duration, setting.once(lambda: tried.x, x), energy)
+        return Attempt(x1, tried.size, tried.accepted, tried.memory, (tried, energy))
 
     def between(self, setting: Setting, x: LaneStates, tried: Attempt, since: LaneValues) -> LaneStates:
-        """As the other, off by what the projection moved."""
-        return self.method.between(setting, x, tried, since)
+        """As the other, projected."""
+        other, energy = tried.dense
+        states = setting.once(lambda: self.method.between(setting, x, other, since), x)
+        return projected(setting.lanes, setting.duration, states, energy)
 
     def remembered(self, memory: PyTree, tried: Attempt, moving: Array, accepted: Array) -> PyTree:
         """The energy never changes."""

@@ -1,6 +1,9 @@
-"""Adaptive Taylor runs in C, where `jaxosc.native` has a loop for the case: who has arrived makes room at once."""
+"""Adaptive Taylor runs in C, also projected to their energy, where `jaxosc.native` has a loop for the case.
 
-from typing import Any
+A lane that has arrived makes room at once for the next one.
+"""
+
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,7 @@ from .. import _choices, native
 from .._results import Result
 from ..activations import Tanh
 from ..solvers import Lanes
-from .adaptive_methods import AbstractMethod, Setting, TaylorMethod
+from .adaptive_methods import AbstractMethod, ProjectedMethod, Setting, TaylorMethod
 from .native_loop import NativeLoop, loop_for
 
 
@@ -24,21 +27,30 @@ def native_adaptive_case(lanes: Lanes, dtype: Any, method: AbstractMethod) -> na
     name = np.dtype(dtype).name
     simple = type(lanes.activation) is Tanh and lanes.form == "current" and lanes.drive is None
     fits = 2 <= lanes.size <= _choices.NATIVE_UP_TO and name in native.C_TYPES
-    if not isinstance(method, TaylorMethod) or not simple or not fits:
+    projected = isinstance(method, ProjectedMethod)
+    # The plain energy, that of a skew W without bias.
+    plain = lanes.skew and lanes.bias is None and lanes.energy_weights is None
+    series = method.method if projected else method
+    if not isinstance(series, TaylorMethod) or not simple or not fits or (projected and not plain):
         return None
-    return native.Case(lanes.size, name, "tanh_of", "taylor", lanes.matrix.shape[-1] > 1, method.order)
+    step: Literal["projected", "taylor"] = "projected" if projected else "taylor"
+    return native.Case(lanes.size, name, "tanh_of", step, lanes.matrix.shape[-1] > 1, series.order)
 
 
 def travel_natively(
-    in_c: NativeLoop, setting: Setting, x: jax.Array, escape_norm: jax.Array, max_steps: Any
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Every lane from `x` (n, lanes) to its end: final states, codes, and steps and turns as in `AdaptiveRun`."""
+    in_c: NativeLoop, setting: Setting, x: jax.Array, escape_norm: jax.Array, max_steps: Any, wanted: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Every lane from `x` (n, lanes) to its end: final states, codes, and steps and turns as in `AdaptiveRun`, and the
+    states (times, n, lanes) at the `wanted` times, none of them without.
+    """
     lanes, nothing, count = setting.lanes, jnp.zeros((0,), x.dtype), x.shape[-1]
     given = [nothing if part is None else part for part in (lanes.gain, lanes.bias, lanes.leak)]
     scalars = jnp.stack([setting.direction, setting.duration, setting.rtol, setting.atol, escape_norm**2])
     codes = (Result.escaped, Result.non_finite, Result.solver_failed, Result.max_steps_reached)
     numbers = jnp.stack([jnp.asarray(max_steps, jnp.int32), *(jnp.int32(code) for code in codes)])
+    times = nothing if wanted is None else wanted
     shapes = [jax.ShapeDtypeStruct((count,), kind) for kind in (jnp.int8, jnp.int32, jnp.int32)]
-    call = jax.ffi.ffi_call(in_c.target, [jax.ShapeDtypeStruct(x.shape, x.dtype), *shapes])
-    x, result, num_steps, turns = call(x, lanes.matrix, *given, scalars, numbers)
-    return x, result, num_steps, turns
+    saved = jax.ShapeDtypeStruct((times.size, *x.shape), x.dtype)
+    call = jax.ffi.ffi_call(in_c.target, [jax.ShapeDtypeStruct(x.shape, x.dtype), *shapes, saved])
+    x, result, num_steps, turns, states = call(x, lanes.matrix, *given, scalars, numbers, times)
+    return x, result, num_steps, turns, states

@@ -67,6 +67,14 @@ def one_of(name: str, given: Any, known: Sequence[str]) -> str:
 def read_matrix(path: Path) -> tuple[np.ndarray, str]:
     """The matrix (n, n) in float64 that a .npy or .csv file holds, and the SHA-256 of the file.
 
+    **Raises:** as `read_matrix_as_stored`.
+    """
+    return read_matrix_as_stored(path).astype(np.float64), digest_of_file(path)
+
+
+def read_matrix_as_stored(path: Path) -> np.ndarray:
+    """The matrix (n, n) that a .npy or .csv file holds, in the dtype in which it is stored (float64 for .csv).
+
     A .csv file has one row a line, numbers parted by commas, and no header.
 
     **Raises:** `JaxoscError` when the file is missing, of another kind, not square, below 2 x 2, or not finite.
@@ -77,7 +85,7 @@ def read_matrix(path: Path) -> tuple[np.ndarray, str]:
         raise JaxoscError(f"Got weight_file = {path.name!r}, expected a .npy or .csv file: save the matrix as one.")
     try:
         read = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
-        matrix = np.asarray(read, np.float64)
+        matrix = np.asarray(read, np.float64)  # refuses what are no real numbers
     except (ValueError, TypeError, EOFError) as error:
         raise JaxoscError(
             f"Got weight_file = {path.name!r}, which does not read as real numbers ({error}), expected a matrix saved"
@@ -90,7 +98,7 @@ def read_matrix(path: Path) -> tuple[np.ndarray, str]:
     bad = int((~np.isfinite(matrix)).sum())
     if bad:
         raise JaxoscError(f"Got {bad} NaN or infinite entries in {path.name}, expected finite numbers: clean it first.")
-    return matrix, digest_of_file(path)
+    return np.asarray(read)
 
 
 def skew_matrix(matrix: np.ndarray, name: str, part: str | None, normalise: str | None) -> np.ndarray:

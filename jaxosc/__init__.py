@@ -5,14 +5,14 @@
     weight = jo.weights.DenseSkew.random(jax.random.key(0), 8)
     solution = jo.simulate(jo.CurrentRNN(weight), 0.5 * jax.numpy.ones(8), t1=1000.0, dt=0.1)
 
-Importing changes no JAX setting and loads no plotting or storage library; `jo.sweeps`, `jo.plotting` and `jo.report`
-are loaded at first use.
+Importing changes no JAX setting and loads no plotting or storage library; `jo.orbits`, `jo.sweeps`, `jo.plotting` and
+`jo.report` are loaded at first use.
 """
 
 import importlib
 from typing import Any
 
-from . import oracles as oracles, orbits as orbits, solvers as solvers, weights as weights
+from . import oracles as oracles, solvers as solvers, weights as weights
 from ._cpu import configure_cpu as configure_cpu
 from ._errors import JaxoscError as JaxoscError
 from ._results import Result as Result
@@ -54,7 +54,7 @@ from .structure import Structure as Structure, structure as structure
 
 __version__ = "0.1.0"
 
-_LAZY = ("sweeps", "plotting", "report")
+_LAZY = ("orbits", "sweeps", "plotting", "report")
 
 
 def __getattr__(name: str) -> Any:

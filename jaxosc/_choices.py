@@ -42,8 +42,8 @@ ACCELERATOR_LANES = 2**20
 lanes on an H100, all at once and 1,024 at a time: 1.8 and 3.6 ms (n = 2), 5.9 and 18 (8), 20 and 70 (32)."""
 
 KERNEL_UP_TO = {("cuda", "once"): 8, ("cuda", "pieces"): 32}
-"""A form. Up to this n Euler ("once") and splitting ("pieces") run in the kernel of a GPU. Euler at n = 32 takes as long
-without (17 ps a neuron and step on an H100, with W of its own 74 and 87); all others gain 2 to 24 times."""
+"""A form. Up to this n Euler ("once") and splitting ("pieces") run in the kernel of a GPU. Euler at n = 32 takes as
+long without (17 ps a neuron and step on an H100, with W of its own 74 and 87); all others gain 2 to 24 times."""
 
 LEAST_LANES = 256
 """A width. Below this the fixed cost of an operation rules."""

@@ -6,7 +6,6 @@ stderr and exit code 2; an interruption ends with 130 and says how to continue.
 """
 
 import contextlib
-import dataclasses
 import os
 import sys
 import warnings
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from . import __version__
@@ -23,6 +22,7 @@ from ._cpu import configure_cpu
 from ._errors import JaxoscError
 from .audit_command import AuditOptions
 from .judge_command import JudgeOptions
+from .sweep_options import RUNNING, Axes, Matrix, Members, Running, option, study_of
 
 if TYPE_CHECKING:
     from .sweeps import Status, Sweep
@@ -48,101 +48,6 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-_AXES = Group(
-    "Axes",
-    help="One value or several: --dt 0.1,0.2 or --dt 0.01:1:9 (start:stop:num) or --dt 0.01:1:9:log.",
-    sort_key=1,
-)
-_MEMBERS = Group("Members and measures", sort_key=2)
-_MATRIX = Group("A matrix of your own", sort_key=3)
-_RUNNING = Group("Running", sort_key=4)
-
-_Given = list[str] | None
-
-
-def _option(help: str, **settings: Any) -> Any:
-    return Parameter(help=help, negative="", show_default=False, **settings)
-
-
-@Parameter(name="*", group=_AXES)
-@dataclasses.dataclass(frozen=True)
-class Axes:
-    """Overrides of the axes; None keeps what the spec or the default study says."""
-
-    activation: Annotated[_Given, _option('names, or "file.py:object" for your own')] = None
-    solver: Annotated[_Given, _option("euler, poisson_splitting, poisson_splitting_4, tsit5, ...")] = None
-    weight_law: Annotated[_Given, _option("dense_skew, circulant, banded_skew, ...")] = None
-    neurons: Annotated[_Given, _option("network sizes n, at least 2")] = None
-    gain: Annotated[_Given, _option("factors on W", allow_leading_hyphen=True)] = None
-    dt: Annotated[_Given, _option("step sizes")] = None
-    leak: Annotated[_Given, _option("rates of -leak*y", allow_leading_hyphen=True)] = None
-    asymmetry: Annotated[_Given, _option("factors on the symmetric part of W", allow_leading_hyphen=True)] = None
-
-    def settings(self) -> dict[str, Any]:
-        """What was given, as settings of `Sweep`."""
-        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        words = ("activation", "solver", "weight_law")
-        return {name: _words(value) if name in words else _numbers(name, value) for name, value in given.items()}
-
-
-@Parameter(name="*", group=_MEMBERS)
-@dataclasses.dataclass(frozen=True)
-class Members:
-    """Overrides of how many members there are, where they start and what is measured."""
-
-    draws: Annotated[int | None, _option("random weights per combination")] = None
-    ics: Annotated[int | None, _option("initial conditions per weight")] = None
-    ic_law: Annotated[str | None, _option("normal, sphere, uniform or energy")] = None
-    radius: Annotated[float | None, _option("size of a start")] = None
-    energy: Annotated[float | None, _option("energy of every start, for --ic-law energy")] = None
-    duration: Annotated[float | None, _option("time span of a run")] = None
-    seed: Annotated[int | None, _option("all random numbers follow from it")] = None
-    measures: Annotated[_Given, _option("some of energy, norms, period")] = None
-    escape_norm: Annotated[float | None, _option("a state of larger norm is frozen as escaped")] = None
-
-    def settings(self) -> dict[str, Any]:
-        """What was given, as settings of `Sweep`."""
-        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        starts = {key: given.pop(name) for key, name in _STARTS.items() if name in given}
-        if "energy" in starts:
-            starts.setdefault("law", "energy")
-        if "measures" in given:
-            given["measures"] = _words(given["measures"])
-        return given | ({"ic": starts} if starts else {})
-
-
-_STARTS = {"law": "ic_law", "radius": "radius", "energy": "energy"}
-
-
-@Parameter(name="*", group=_MATRIX)
-@dataclasses.dataclass(frozen=True)
-class Matrix:
-    """A weight matrix from a file instead of random draws."""
-
-    weight: Annotated[Path | None, _option(".npy or .csv file with one square matrix")] = None
-    weight_part: Annotated[str | None, _option("skew: take the skew part (W - W.T)/2 of the file's matrix")] = None
-    normalise: Annotated[str | None, _option("spectral: divide by the spectral norm")] = None
-
-    def settings(self) -> dict[str, Any]:
-        """What was given, as settings of `Sweep`."""
-        found = {"weight_file": self.weight, "weight_part": self.weight_part, "normalise": self.normalise}
-        return {name: str(value) for name, value in found.items() if value is not None}
-
-
-@Parameter(name="*", group=_RUNNING)
-@dataclasses.dataclass(frozen=True)
-class Running:
-    """What work may take and what follows it; nothing here changes the data."""
-
-    memory: Annotated[str | None, _option('memory bound, such as "2 GB"; a quarter of the machine if not given')] = None
-    workers: Annotated[int | None, _option("blocks at the same time; one per core if not given")] = None
-    report: Annotated[bool, Parameter(help="draw the report at the end", show_default=False)] = True
-
-    def options(self) -> dict[str, Any]:
-        """What was given, as options of `Sweep.plan`, `Sweep.run` and `sweeps.resume`."""
-        given = {"memory": self.memory, "workers": self.workers}
-        return {name: value for name, value in given.items() if value is not None}
-
 
 @app.command(
     help_epilogue="""Examples:
@@ -150,21 +55,24 @@ class Running:
   jaxosc sweep --dry-run                              only say what it would do
   jaxosc sweep --activation tanh,erf --dt 0.01:1:9:log --draws 64 --out erf
   jaxosc sweep study.toml --x64                       a spec file, in float64
+  jaxosc sweep chaos --out atlas                      which share of orbits is chaotic
   jaxosc sweep --weight connectome.npy --weight-part skew --normalise spectral
   jaxosc sweep --activation mine.py:softer            a function of your own"""
 )
 def sweep(
-    spec: Annotated[Path | None, Parameter(help="spec file; the default study if not given")] = None,
+    spec: Annotated[
+        Path | None, Parameter(help="spec file, or the name of a study: default (if not given) or chaos")
+    ] = None,
     /,
     *,
     axes: Axes = Axes(),
     members: Members = Members(),
     matrix: Matrix = Matrix(),
-    out: Annotated[Path, Parameter(help="folder of the dataset", group=_RUNNING)] = DEFAULT_OUT,
-    dry_run: Annotated[bool, _option("print the plan and stop", group=_RUNNING)] = False,
-    x64: Annotated[bool, _option("compute in float64", name="--x64", group=_RUNNING)] = False,
+    out: Annotated[Path, Parameter(help="folder of the dataset", group=RUNNING)] = DEFAULT_OUT,
+    dry_run: Annotated[bool, option("print the plan and stop", group=RUNNING)] = False,
+    x64: Annotated[bool, option("compute in float64", name="--x64", group=RUNNING)] = False,
     chunk_members: Annotated[
-        int | None, _option("most members of a chunk, the unit of work and of resuming", group=_RUNNING)
+        int | None, option("most members of a chunk, the unit of work and of resuming", group=RUNNING)
     ] = None,
     running: Running = Running(),
 ) -> None:
@@ -174,10 +82,9 @@ def sweep(
     A folder that already holds a part of the same sweep is continued, and
     what is done is never done twice.
     """
-    from . import sweeps
 
     settings = axes.settings() | members.settings() | matrix.settings() | ({"dtype": "float64"} if x64 else {})
-    study = sweeps.load_spec(spec, **settings) if spec else sweeps.default_study(**settings)
+    study = study_of(spec, settings)
     options = running.options() | ({} if chunk_members is None else {"chunk_members": chunk_members})
     plan = study.plan(**options)
     before = None if dry_run else _already(out, study)
@@ -227,7 +134,7 @@ def report(
     path: Annotated[Path, Parameter(help="folder of the dataset")] = DEFAULT_OUT,
     /,
     *,
-    out: Annotated[Path | None, _option("the page; report.html in the folder if not given")] = None,
+    out: Annotated[Path | None, option("the page; report.html in the folder if not given")] = None,
 ) -> None:
     """Draw the report of a dataset again: one HTML page that needs nothing else."""
     _say(f"report   {_draw(path, out)}")
@@ -374,28 +281,6 @@ def _keep_compiled_programs() -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return folder
-
-
-def _words(given: list[str]) -> list[str]:
-    return [word.strip() for entry in given for word in entry.split(",") if word.strip()]
-
-
-def _numbers(name: str, given: list[str]) -> Any:
-    """Numbers from "0.1,0.2", or the range that "start:stop:num[:scale]" describes; `Sweep` checks them."""
-    words = _words(given)
-    ranges = [word for word in words if ":" in word]
-    try:
-        if not ranges:
-            return [float(word) for word in words]
-        (only,) = words
-        start, stop, num, *scale = only.split(":")
-        (word,) = scale or ["linear"]
-        return {"start": float(start), "stop": float(stop), "num": int(num), "scale": word}
-    except ValueError:
-        raise JaxoscError(
-            f"Got --{name.replace('_', '-')} {' '.join(given)}, expected numbers such as 0.1,0.2 or one range"
-            " start:stop:num or start:stop:num:log: correct it."
-        ) from None
 
 
 def _say(what: Any) -> None:

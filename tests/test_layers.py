@@ -42,6 +42,7 @@ FLOORS = {
     "report": 8,
     "audit_command": 9,
     "judge_command": 9,
+    "sweep_options": 9,
     "doctor": 9,
     "cli": 9,
     "__main__": 10,
@@ -54,6 +55,7 @@ SAME_ROOM = {
     "_cpu": "native",
     "audit_command": "cli",
     "judge_command": "cli",
+    "sweep_options": "cli",
     "doctor": "cli",
 }
 
@@ -68,6 +70,7 @@ GATES = {
     "report": {"jinja2", "markupsafe", "matplotlib", "PIL"},
     "audit_command": {"cyclopts"},
     "judge_command": {"cyclopts"},
+    "sweep_options": {"cyclopts"},
     "doctor": {"rich"},
     "cli": {"cyclopts", "rich"},
 }

@@ -27,10 +27,11 @@ def native_adaptive_case(lanes: Lanes, dtype: Any, method: AbstractMethod) -> na
     name = np.dtype(dtype).name
     simple = type(lanes.activation) is Tanh and lanes.form == "current" and lanes.drive is None
     fits = 2 <= lanes.size <= _choices.NATIVE_UP_TO and name in native.C_TYPES
-    projected = isinstance(method, ProjectedMethod)
+    projected, series = isinstance(method, ProjectedMethod), method
+    if isinstance(method, ProjectedMethod):
+        series = method.method
     # The plain energy, that of a skew W without bias.
     plain = lanes.skew and lanes.bias is None and lanes.energy_weights is None
-    series = method.method if projected else method
     if not isinstance(series, TaylorMethod) or not simple or not fits or (projected and not plain):
         return None
     step: Literal["projected", "taylor"] = "projected" if projected else "taylor"

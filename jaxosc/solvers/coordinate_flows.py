@@ -137,7 +137,7 @@ def _gained(lanes: Lanes, product: Array) -> Array:
 
 def _own_block(lanes: Lanes, block: Block) -> Array:
     own = block.rows(block.rows(lanes.matrix), axis=1)
-    return own if lanes.gain is None else own * lanes.gain
+    return own if lanes.gain is None else own * lanes.gain[None, None, :]
 
 
 def _pushes_in_turn(lanes: Lanes, y: Array, own: Array, passes: Sequence[Pass], order: int) -> Array:

@@ -13,6 +13,7 @@ from .catalogue import ACTIVATIONS as ACTIVATIONS, SOLVERS as SOLVERS, WEIGHT_LA
 from .members import Member as Member, member as member, spec_of as spec_of
 from .plan import Plan as Plan
 from .runner import resume as resume, run as run
-from .spec import Starts as Starts, Sweep as Sweep, default_study as default_study
+from .spec import Starts as Starts, Sweep as Sweep
 from .store import Status as Status, load as load, status as status
+from .studies import STUDIES as STUDIES, chaos_study as chaos_study, default_study as default_study
 from .text import load_spec as load_spec

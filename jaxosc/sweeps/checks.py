@@ -44,7 +44,7 @@ def _check_steps(sweep: "Sweep") -> None:
             f"Got {steps:.3g} steps of dt = {smallest:g}, expected at most {MOST_STEPS}: take a larger dt."
         )
     if not sweep.measures:
-        raise JaxoscError("Got no measures, expected some of energy, norms, period: name one.")
+        raise JaxoscError("Got no measures, expected some of energy, norms, period, chaos: name one.")
 
 
 def _check_weight_file(sweep: "Sweep") -> None:
@@ -91,18 +91,19 @@ def _check_axes(sweep: "Sweep") -> None:
 
 
 def _check_energy_starts(sweep: "Sweep") -> None:
-    level = sweep.ic.energy
-    if level is None:
+    if sweep.ic.energy is None:
         return
+    # A state that has it in one neuron alone is the hardest to reach.
+    level = max(sweep.ic.level(n, float(np.max(sweep.ic.energy))) for n in sweep.neurons)
     if sweep.axes:
         raise JaxoscError(
-            'Got ic.law = "energy" with axes of your own, whose energy may have no such level in every direction,'
-            ' expected another law: take "sphere".'
+            f'Got ic.law = "{sweep.ic.law}" with axes of your own, whose energy may have no such level in every'
+            ' direction, expected another law: take "sphere".'
         )
     for choice in sweep.activation:
         reached = float(jnp.min(choice.value.potential(jnp.array([-_FAR, _FAR], sweep.dtype))))
         if not reached >= level:
             raise JaxoscError(
-                f"Got ic.energy = {level:g} with the activation {choice.label!r}, whose potential reaches only"
-                f" {reached:.3g} on one side, so that not every direction has such a start: take another ic.law."
+                f"Got an energy of {level:g} for a start with the activation {choice.label!r}, whose potential reaches"
+                f" only {reached:.3g} on one side, so that not every direction has such a start: take another ic.law."
             )

@@ -76,11 +76,11 @@ class Ensemble:
 
 
 def sized_starts(law: str, radius: float, raw: Float[Array, "lanes n"]) -> Float[Array, "lanes n"]:
-    """Starts of size `radius` from raw ones; the law "energy" gets unit directions here and its size from the field."""
+    """Starts of size `radius` from raw ones; laws of energies get unit directions here, their size from the field."""
     if law in ("normal", "uniform"):
         return radius * raw
     unit = raw / jnp.linalg.norm(raw, axis=-1, keepdims=True)
-    return unit if law == "energy" else radius * unit
+    return radius * unit if law == "sphere" else unit
 
 
 def _draw_key(seed: Any, draw: Any, stream: int) -> PRNGKeyArray:

@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 from .._elementary import sum_rows
 from ..activations import AbstractActivation
 from ..fields import CurrentRNN
+from ..orbits.growth import Schedule, grow
+from ..orbits.runs import frame_of
 from ..simulate.on_device import load_kernels, run_lanes_on_device
 from ..simulate.reducers import AbstractReducer, Crossings, EnergyDrift, Norms
 from ..solvers import Lanes, lanes_of
@@ -26,14 +28,21 @@ from .plan import Combination, lanes_of_sweep
 from .spec import Sweep
 
 REDUCERS: dict[str, AbstractReducer] = {"energy": EnergyDrift(), "norms": Norms(), "period": Crossings()}
-"""The reducer behind each measure of a spec."""
+"""The reducer behind each measure of a spec that streams along with the run; chaos takes a run of its own."""
+
+CHAOS_STEPS = 5
+"""Steps between two looks at the growth of a deviation: a tenth of a period or less, at usual step sizes."""
+
+CHAOS_SAMPLES = 4
+"""Parts of the run of which growth is kept; a sweep keeps their sum."""
 
 
 class BlockInputs(eqx.Module):
     """What differs from block to block. Leaves have a leading lane axis, except what a shared block has once.
 
     **Attributes:** `weight` is S; `symmetric` is M or None; `gain`, `leak`, `asymmetry`, `custom` are values on the
-    axes (None where not declared); `start` (lanes, n) raw starts; `dt`, `num_steps`, `escape_norm` scalars.
+    axes and `energy` that of the starts (None where not declared); `start` (lanes, n) raw starts; `dt`, `num_steps`,
+    `escape_norm` scalars.
     """
 
     weight: AbstractWeight
@@ -42,6 +51,7 @@ class BlockInputs(eqx.Module):
     leak: Any
     asymmetry: Any
     custom: tuple[Any, ...]
+    energy: Any
     start: Any
     dt: Any
     num_steps: Any
@@ -54,7 +64,7 @@ class Kernel:
     def __init__(self, sweep: Sweep, combination: Combination) -> None:
         self.lanes = lanes_of_sweep(sweep, combination.neurons)
         build = _shared_lanes if self.lanes.shared else _own_lanes
-        reducers = tuple(REDUCERS[measure] for measure in sweep.measures)
+        reducers = tuple(REDUCERS[measure] for measure in sweep.measures if measure in REDUCERS)
         activation, solver = combination.activation.value, combination.solver.value
         ic = sweep.ic
 
@@ -62,7 +72,7 @@ class Kernel:
             lanes = build(inputs, activation, sweep.axes)
             start = sized_starts(ic.law, ic.radius, inputs.start).T
             if ic.energy is not None:
-                start = on_energy_level(lanes, start, ic.energy)
+                start = on_energy_level(lanes, start, ic.level(lanes.size, inputs.energy))
             run = run_lanes_on_device(
                 lanes,
                 start,
@@ -75,7 +85,8 @@ class Kernel:
             )
             velocity = lanes.velocity(0.0, run.y)
             speed, first, last = (jnp.sqrt(sum_rows(rows * rows)) for rows in (velocity, start, run.y))
-            facts = {"start_norm": first, "end_norm": last, "end_speed": speed}
+            chaos = chaos_of(lanes, start, solver, inputs) if "chaos" in sweep.measures else {}
+            facts = chaos | {"start_norm": first, "end_norm": last, "end_speed": speed}
             return run.reduced | facts | {"result": run.result, "num_steps": run.num_steps}
 
         self._block = block
@@ -85,6 +96,19 @@ class Kernel:
         load_kernels()
         placed = jax.tree.map(lambda leaf: jax.device_put(leaf, device), inputs)
         return jax.jit(self._block).lower(placed).compile()
+
+
+def chaos_of(lanes: Lanes, start: Float[Array, "n lanes"], solver: Any, inputs: BlockInputs) -> dict[str, Array]:
+    """The largest exponent and the mean MEGNO of every lane, from one deviation along the same steps.
+
+    The run is cut to a whole number of intervals, so that it may be a few steps shorter.
+    """
+    intervals = jnp.maximum(inputs.num_steps // (CHAOS_STEPS * CHAOS_SAMPLES), 1)
+    schedule = Schedule(0.0, inputs.dt, CHAOS_STEPS, intervals, 0).cast(start.dtype)
+    frame = frame_of(None, lanes.size, 1, start.dtype)
+    growth = grow(lanes, start, frame, solver, schedule, inputs.escape_norm, samples=CHAOS_SAMPLES, allow_native=True)
+    time = CHAOS_SAMPLES * schedule.duration()
+    return {"lyapunov": jnp.sum(growth.logs[:, 0], axis=0) / time, "megno": growth.mean_megno[-1]}
 
 
 def program_bytes(program: Any) -> int:
@@ -135,8 +159,8 @@ def _with_facts(lanes: Lanes, inputs: BlockInputs, axes: tuple[Axis, ...], scale
     return lanes
 
 
-def on_energy_level(lanes: Lanes, unit: Float[Array, "n lanes"], level: float) -> Float[Array, "n lanes"]:
-    """s * unit with H(s * unit) = level in every lane: s doubled until H exceeds the level, then bisected.
+def on_energy_level(lanes: Lanes, unit: Float[Array, "n lanes"], level: Any) -> Float[Array, "n lanes"]:
+    """s * unit with H(s * unit) = level, one or one for each lane: s doubled until H exceeds the level, then bisected.
 
     64 halvings leave less than a rounding of either dtype. H grows along a ray where y sigma(y) >= 0.
     """

@@ -93,7 +93,8 @@ def _network_and_start(sweep: Sweep, index: dict[str, int]) -> tuple[AbstractFie
     field = build_network(weight, symmetric, activation, sweep.axes, place)
     start = sized_starts(sweep.ic.law, sweep.ic.radius, jnp.asarray(ensemble.starts(draw, ic)))
     if sweep.ic.energy is not None:
-        start = on_energy_level(lanes_of(field), start.T, sweep.ic.energy).T
+        level = sweep.ic.energy[index["energy"]] if isinstance(sweep.ic.energy, tuple) else None
+        start = on_energy_level(lanes_of(field), start.T, sweep.ic.level(field.size, level)).T
     return field, start[0]
 
 

@@ -300,7 +300,8 @@ def lanes_of_sweep(sweep: Sweep, neurons: int) -> Lanes:
     lengths = {dim.name: len(dim.values) for dim in dimensions(sweep) if not dim.static and dim.name != "dt"}
     # A custom axis sees the network with its gain and leak in place, so with one they cannot be left to the lanes.
     factors = () if sweep.axes else tuple(name for name in ("gain", "leak") if name in lengths)
-    inner = (*factors, "ic")
+    # A start may have any energy in the same network.
+    inner = (*factors, *(name for name in ("energy",) if name in lengths), "ic")
     together = math.prod(lengths[name] for name in inner)
     if sweep.matrix is not None or (neurons >= OWN_BELOW and together >= _SHARED_AT_LEAST):
         outer = tuple(name for name in lengths if name not in inner)
@@ -346,7 +347,9 @@ def step_cost(sweep: Sweep, combination: Combination) -> float:
     evaluation = 0.85 + (0.05 if sweeps else 0.025) * n
     measuring = (0.6 + 4 / n) * len(sweep.measures) / 3
     wide = 2.2 if sweep.dtype == "float64" else 1.0
-    return wide * n * (_evaluations(combination.solver.value) * evaluation + measuring)
+    # Chaos takes a run of its own, with a deviation beside the state.
+    runs = 3 if "chaos" in sweep.measures else 1
+    return wide * n * (runs * _evaluations(combination.solver.value) * evaluation + measuring)
 
 
 def _evaluations(solver: Any) -> int:

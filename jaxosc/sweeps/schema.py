@@ -18,7 +18,7 @@ from .spec import Sweep
 from .text import spec_hash, spec_json
 
 ORBITS = ("fixed_point", "periodic", "quasi_periodic", "chaotic", "escaping", "collapsing", "undecided")
-"""Orbit classes in the order of their flag values 0, 1, ...; a sweep gives all but quasi_periodic and chaotic."""
+"""Orbit classes in the order of their flag values; chaotic and quasi_periodic only where a sweep measures chaos."""
 
 NOT_COMPUTED = -1
 """What integer variables hold where the ledger has no chunk; never a value of a computed member."""
@@ -81,6 +81,10 @@ _BY_MEASURE = {
         _measure("frequency", "cycles per unit time, 1/period", "1 / time unit"),
         _measure("period_spread", "standard deviation of the times between crossings over their mean"),
     ),
+    "chaos": (
+        _measure("lyapunov", "largest Lyapunov exponent, the mean over the run", "1 / time unit"),
+        _measure("megno", "mean MEGNO at the end: 2 on tori, above 4 in chaos"),
+    ),
 }
 
 _ALWAYS = (
@@ -112,6 +116,9 @@ def dimensions(sweep: Sweep) -> tuple[Dimension, ...]:
         made.append(Dimension("leak", np.array(sweep.leak), "rate of -leak*y", "1 / time unit"))
     if sweep.asymmetry is not None:
         made.append(Dimension("asymmetry", np.array(sweep.asymmetry), "factor on the symmetric part of W"))
+    if isinstance(sweep.ic.energy, tuple):
+        per_neuron = " per neuron" if sweep.ic.law == "energy_per_neuron" else ""
+        made.append(Dimension("energy", np.array(sweep.ic.energy), f"energy of the start{per_neuron}"))
     made += [
         Dimension(axis.name, np.array(axis.values), axis.long_name or axis.name, axis.units) for axis in sweep.axes
     ]

@@ -46,8 +46,17 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-START_LAWS = ("normal", "sphere", "uniform", "energy")
-MEASURES = ("energy", "norms", "period")
+ENERGY_LAWS = ("energy", "energy_per_neuron")
+START_LAWS = ("normal", "sphere", "uniform", *ENERGY_LAWS)
+
+USUAL_MEASURES = ("energy", "norms", "period")
+MEASURES = (*USUAL_MEASURES, "chaos")
+
+
+def _energy(given: Any) -> float | tuple[float, ...]:
+    if np.ndim(given) == 0 and not isinstance(given, Mapping):
+        return positive("ic.energy", given)
+    return tuple(positive("ic.energy", value) for value in numbers("ic.energy", given))
 
 
 def _floats(given: Any, info: Any) -> tuple[float, ...] | None:
@@ -104,7 +113,7 @@ _Count = Annotated[int, BeforeValidator(lambda given, info: whole_number(_name(i
 _Dtype = Annotated[str, BeforeValidator(lambda given: one_of("dtype", given, ("float32", "float64")))]
 _Seed = Annotated[int, BeforeValidator(lambda given, info: whole_number(_name(info), given, 0))]
 _Sizes = Annotated[tuple[int, ...], BeforeValidator(lambda given, info: whole_numbers(_name(info), given, 2))]
-_Energy = Annotated[float, BeforeValidator(lambda given: positive("ic.energy", given))]
+_Energy = Annotated[float | tuple[float, ...], BeforeValidator(_energy)]
 _LawName = Annotated[str, BeforeValidator(lambda given: one_of("ic.law", given, START_LAWS))]
 
 
@@ -116,19 +125,26 @@ class Starts(BaseModel):
     law: _LawName = Field(
         "normal",
         description="normal: entries radius * N(0, 1); sphere: norm = radius; uniform: entries in [-radius, radius];"
-        " energy: a random direction, scaled until H(y0) = energy",
+        " energy: a random direction, scaled until H(y0) = energy; energy_per_neuron: until H(y0) = energy * n",
     )
     radius: _Positive = Field(1.0, description="size of a start, see law (state units)")
-    energy: _Energy | None = Field(None, description="H(y0) of every start, for law = energy")
+    energy: _Energy | None = Field(
+        None, description="H(y0) of every start, or H(y0)/n, see law; a list makes a dimension of the dataset"
+    )
 
     @model_validator(mode="after")
     def _energy_goes_with_its_law(self) -> Self:
-        if (self.law == "energy") != (self.energy is not None):
+        if (self.law in ENERGY_LAWS) != (self.energy is not None):
             raise JaxoscError(
-                f"Got ic.law = {self.law!r} with ic.energy = {self.energy}, expected an energy exactly for the law"
-                ' "energy": give both or neither.'
+                f"Got ic.law = {self.law!r} with ic.energy = {self.energy}, expected an energy exactly for the laws"
+                ' "energy" and "energy_per_neuron": give both or neither.'
             )
         return self
+
+    def level(self, neurons: int, chosen: Any) -> Any:
+        """H(y0) of a network of this size, for the energy `chosen` on the axis (None where there is no axis)."""
+        energy: Any = self.energy if chosen is None else chosen
+        return energy * neurons if self.law == "energy_per_neuron" else energy
 
 
 def _starts(given: Any) -> Any:
@@ -168,7 +184,8 @@ class Sweep(BaseModel):
     duration: _Positive = Field(100.0, description="time span of a run (time units), rounded to whole steps of dt")
     seed: _Seed = Field(0, description="all random numbers are functions of (seed, draw, ic)")
     measures: Annotated[tuple[str, ...], BeforeValidator(_measures)] = Field(
-        MEASURES, description="what is measured on the way: energy, norms, period"
+        USUAL_MEASURES,
+        description="what is measured on the way: energy, norms, period; chaos: the largest exponent and MEGNO",
     )
     escape_norm: _Positive = Field(DEFAULT_ESCAPE_NORM, description="a state of larger norm is frozen: escaped")
     dtype: _Dtype = Field(
@@ -237,21 +254,6 @@ class Sweep(BaseModel):
         from .runner import run
 
         return run(self, path, **options)
-
-
-def default_study(**changes: Any) -> Sweep:
-    """The study that `jaxosc sweep` runs when nothing is declared; `changes` as in `Sweep.replace`."""
-    study = Sweep(
-        activation=("identity", "tanh", "rectified_tanh"),
-        solver=("euler", "poisson_splitting", "tsit5"),
-        dt={"start": 0.01, "stop": 1.0, "num": 9, "scale": "log"},
-        neurons=(2, 8),
-        gain=(0.5, 1.0, 2.0),
-        draws=32,
-        ics=32,
-        duration=100.0,
-    )
-    return study.replace(**changes) if changes else study
 
 
 def _with_file_facts(settings: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def spec_settings(sweep: Sweep) -> dict[str, Any]:
                 for axis in value
             }
         elif isinstance(value, Starts):
-            settings[name] = {key: part for key, part in value.model_dump().items() if part is not None}
+            parts = {key: list(part) if isinstance(part, tuple) else part for key, part in value.model_dump().items()}
+            settings[name] = {key: part for key, part in parts.items() if part is not None}
         else:
             settings[name] = list(value) if isinstance(value, tuple) else value
     return settings

@@ -156,6 +156,7 @@ def _inputs(plan: Plan, chunk: Chunk, block: Block, ensemble: Ensemble) -> Block
         leak=on_axis.get("leak"),
         asymmetry=on_axis.get("asymmetry"),
         custom=tuple(on_axis[axis.name] for axis in sweep.axes),
+        energy=on_axis.get("energy"),
         start=ensemble.starts(*np.broadcast_arrays(draw, ic)),
         dt=np.asarray(sweep.dt[chunk.dt_index], sweep.dtype),
         num_steps=np.int32(plan.num_steps(chunk.dt_index)),

@@ -114,7 +114,7 @@ def _taylor() -> list[Method]:
     """Taylor series by tolerance, plain and projected (which evaluates sigma and its derivative once more)."""
     plain = jo.solvers.Taylor()
     projected = jo.solvers.EnergyProjection(plain)
-    short, long = (1e-3, 1e-6, 1e-9, 1e-12, 1e-15), (1e-6, 1e-12, 1e-15)
+    short, long = (1e-3, 1e-4, 1e-6, 1e-9, 1e-12, 1e-15), (1e-4, 1e-6, 1e-12, 1e-15)
     return [
         Method(repr(plain), OURS, "rtol", short, long, simulated(plain, adaptive=True), _order),
         Method(

@@ -64,7 +64,7 @@ class Study:
 # 8,192 neurons in short runs: a call then takes ten times the constant cost of a call in Python, or more. Intervals of
 # 100 at n = 2, in which every method but Euler's knows its phase to half a turn; of 2,000 elsewhere.
 FULL = Study(
-    members={2: (4096, 64), 8: (1024, 64), 32: (256, 16), 128: (64, 4)},
+    members={2: (4096, 64), 8: (1024, 64), 32: (256, 16), 128: (64, 16)},
     long_end={2: 1e5, 8: 1e5, 32: 1e5, 128: 1e4},
     times={2: 1000, 8: 50, 32: 50, 128: 10},
 )

@@ -39,3 +39,6 @@ _ADVICE = {
     ),
     Result.solver_failed: "the solver reported a failure of its own: try a smaller dt or another solver.",
 }
+
+ORBITS = ("fixed_point", "periodic", "quasi_periodic", "chaotic", "escaping", "collapsing", "undecided")
+"""Kinds of orbits in the order of their codes 0, 1, ..., which datasets hold too."""

@@ -169,6 +169,7 @@ def audit(
     help_epilogue="""Examples:
   jaxosc judge W.npy
   jaxosc judge W.npy --activation relu
+  jaxosc judge W.npy --starts 100 --radius 3          a larger census, farther out
   jaxosc judge printed.csv --tolerance 1e-5           numbers with few digits
   jaxosc judge connectome.npy --weight-part skew"""
 )
@@ -182,12 +183,15 @@ def judge(
 
     Whether W is skew, symmetrizable (W = S diag(d), S skew, d > 0), a linear
     centre, or none of these, and why; its spectrum; what the network with that
-    activation conserves, and whether its orbits stay bounded.
+    activation conserves, and whether its orbits stay bounded; and on which
+    kinds of orbit random starts lie, by following them for hundreds of turns.
     """
     from .judge_command import examine
 
     _keep_compiled_programs()
-    _say(examine(matrix, options))
+    with Console(stderr=True).status(f"Judging {matrix.name} and the orbits of random starts ..."):
+        page = examine(matrix, options)
+    _say(page)
 
 
 @app.command(help_epilogue="Example:\n  jaxosc doctor")

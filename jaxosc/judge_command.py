@@ -1,4 +1,4 @@
-"""What `jaxosc judge` asks for, and the page it prints: verdict, reason, spectrum, invariants, consequences."""
+"""What `jaxosc judge` asks for, and the page it prints: verdict, spectrum, invariants, consequences, census."""
 
 import dataclasses
 import math
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _WIDTH = 110
 _INDENT = 13
+_STARTS = ((16, 32), (64, 8), (math.inf, 0))
+"""Up to how many neurons there are how many random starts, if nobody says."""
+
 _MOST_LISTED = 12
 """Eigenvalues and energy weights of large networks that are listed; the rest is counted."""
 
@@ -33,6 +36,12 @@ class JudgeOptions:
     tolerance: Annotated[
         float | None, _option("largest relative residual; rounding of the file's dtype if not given")
     ] = None
+    starts: Annotated[
+        int | None,
+        _option("random starts of the orbit census, 0 for none; 32 for n <= 16, 8 for n <= 64, else 0 if not given"),
+    ] = None
+    radius: Annotated[float, _option("their size: entries are radius * N(0, 1); 1 if not given")] = 1.0
+    seed: Annotated[int, _option("they follow from it; 0 if not given")] = 0
 
 
 def examine(path: Path, options: JudgeOptions) -> str:
@@ -60,9 +69,56 @@ def examine(path: Path, options: JudgeOptions) -> str:
         "spectrum": _spectrum(verdict),
         "invariants": _invariants(verdict),
         f"with {options.activation}": verdict.consequences,
+        "orbits": _census(matrix, activation, options),
     }
     head = f"{path.name}: {verdict.kind}   ({verdict.size} neurons, {verdict.dtype})"
     return "\n".join([head, *(line for name, told in sections.items() for line in _section(name, told))])
+
+
+def _census(matrix: Any, activation: Any, options: JudgeOptions) -> list[str]:
+    """What kinds of orbit random starts lie on, and a few numbers of each kind."""
+    from .sweeps.values import positive, whole_number
+
+    n = len(matrix)
+    count = next(many for limit, many in _STARTS if n <= limit) if options.starts is None else options.starts
+    count, radius = whole_number("--starts", count, 0), positive("--radius", options.radius)
+    seed = whole_number("--seed", options.seed, 0)
+    if count == 0:
+        return [f"no census; --starts {_STARTS[0][1]} follows so many random starts and tells their kinds of orbit"]
+    import jax
+    import numpy as np
+
+    from .fields import CurrentRNN
+    from .orbits import ORBITS, classify
+
+    with jax.enable_x64(True):
+        network = CurrentRNN(np.asarray(matrix, np.float64), activation)
+        starts = radius * np.random.default_rng(seed).standard_normal((count, n))
+        found = classify(network, starts)
+    law = f"of {count} random starts (entries {radius:g} * N(0, 1), seed {seed})"
+    told = [law]
+    for code, word in enumerate(ORBITS):
+        here = np.asarray(found.code) == code
+        if here.any():
+            told.append(f"{int(here.sum())} {word.replace('_', ' ')}{_facts(word, found, here)}")
+    return told
+
+
+def _facts(word: str, found: Any, here: Any) -> str:
+    """The numbers that belong to a kind, over its orbits."""
+    import numpy as np
+
+    def span(values: Any, digits: str = ".4g") -> str:
+        low, middle, high = np.nanquantile(np.asarray(values)[here], (0, 0.5, 1))
+        return f"{middle:{digits}}" if low == high else f"{middle:{digits}} ({low:{digits}} to {high:{digits}})"
+
+    if word == "periodic" and np.isfinite(np.asarray(found.period)[here]).any():
+        return f": period {span(found.period)}"
+    if word == "chaotic":
+        return f": largest exponent {span(found.exponent, '.2g')}"
+    if word == "quasi_periodic" and np.asarray(found.num_frequencies)[here].any():
+        return f": independent frequencies {span(found.num_frequencies, '.0f')}"
+    return ""
 
 
 def _section(name: str, told: list[str]) -> list[str]:

@@ -98,3 +98,35 @@ def _drift(activation: str, solver: str, step: np.ndarray, dt: np.ndarray) -> np
     if solver == "tsit5":
         return -1e-4 * step**5 * DURATION / dt * 10
     return 0.05 * step**2
+
+
+def synthetic_atlas(
+    activation=("tanh", "softsign"),
+    weight_law=("dense_skew", "bipartite"),
+    neurons=(2, 4, 8),
+    energy=(0.1, 3.0),
+    draws=16,
+) -> xarray.Dataset:
+    """The orbits of a chaos study: chaotic the more often the more neurons and energy, a few of them undecided."""
+    dims = ("activation", "solver", "weight_law", "neurons", "gain", "dt", "energy", "draw", "ic")
+    shape = len(activation), 1, len(weight_law), len(neurons), 1, 1, len(energy), draws, 1
+    rng = np.random.default_rng(3)
+    growth = (np.asarray(neurons)[:, None, None, None, None, None] - 3) * np.asarray(energy)[:, None, None] / 6
+    words = ORBITS.split()
+    orbit = np.where(rng.random(shape) < growth, words.index("chaotic"), words.index("quasi_periodic"))
+    orbit = np.where(rng.random(shape) < 0.05, words.index("undecided"), orbit).astype(np.int8)
+    flags = {"flag_values": np.arange(len(words), dtype=np.int8), "flag_meanings": ORBITS}
+    return xarray.Dataset(
+        {"orbit": (dims, orbit, flags), "result": (dims, np.zeros(shape, np.int8))},
+        coords={
+            "activation": list(activation),
+            "solver": ["poisson_splitting_4"],
+            "weight_law": list(weight_law),
+            "neurons": ("neurons", np.asarray(neurons), {"units": "1", "long_name": "number of neurons"}),
+            "gain": [1.0],
+            "dt": ("dt", [0.2], {"units": "time unit", "long_name": "step size dt"}),
+            "energy": ("energy", np.asarray(energy), {"units": "1", "long_name": "energy of the start per neuron"}),
+            "draw": np.arange(draws),
+            "ic": [0],
+        },
+    )

@@ -274,3 +274,27 @@ class TestComparison:
         assert lost.peer.method == "winner"
         assert lost.ratio > 1e3
         assert "none of our points comes to" in lost.reason
+
+
+@pytest.mark.slow
+def test_orbit_classes_run(fresh_python, tmp_path):
+    record, text = ran(fresh_python, tmp_path, "orbit_classes", "--no-float32")
+    answers = record["answers"]
+    for half in ("chosen by", "held out"):
+        answer = answers[f"{half}, float64"]
+        # A few easy orbits of each of these kinds.
+        assert answer["right"] == 1 and answer["undecided"] == 0
+        assert np.sum(answer["confusion"]) == answer["orbits"] == 48
+    assert answers["held out, float32"]["orbits"] == 1  # none: 1 keeps the shares finite
+    assert "wanted: 99 %" in " ".join(text.split())
+
+
+def test_orbit_classes_count_what_is_wrong(room):
+    classes = room("orbit_classes")
+    row = classes.Row("a", "held out", "float64", ["periodic"] * 4, [], [1.0], [], np.nan, 0, 0.1)
+    row.found.extend(["periodic", "periodic", "undecided", "chaotic"])
+    table = classes.confusion([row])
+    assert table.sum() == 4
+    assert classes.summary(table) == {"orbits": 4, "right": 0.5, "undecided": 0.25}
+    assert set(classes.QUICK) <= set(classes.GROUPS)
+    assert 2 * sum(count for _, count in classes.GROUPS.values()) >= 2_500

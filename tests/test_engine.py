@@ -1,5 +1,6 @@
 """The time loop: chunks, strides and frozen lanes change nothing of what becomes of a member."""
 
+import functools
 from typing import ClassVar
 
 import diffrax
@@ -92,6 +93,21 @@ class TestChunks:
 
         np.testing.assert_array_equal(whole, narrow(lanes, y0))
         assert np.abs(np.asarray(whole - y0)).max() > 0.1
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_change_no_bit_of_a_large_splitting_alone(self, dtype):
+        """Also where one lane leaves the vector units empty, for which the compiler has other code."""
+        n, count = 24, 24
+        keys = jax.random.split(jax.random.key(0), count)
+        field = jo.CurrentRNN(jax.vmap(lambda key: jo.weights.DenseSkew.random(key, n, dtype=dtype))(keys))
+        lanes, y0 = lanes_of(field), jax.random.normal(jax.random.key(1), (n, count), dtype)
+
+        @functools.partial(jax.jit, static_argnames="width")
+        def ends(lanes, y0, width):
+            run = functools.partial(run_lanes, solver=PoissonSplitting(2), reducers=(), **options(12))
+            return in_chunks(run, lanes, y0, width).y
+
+        np.testing.assert_array_equal(ends(lanes, y0, width=1), ends(lanes, y0, width=count))
 
     def test_leave_alone_what_all_lanes_share(self):
         """An activation may hold arrays of any length, also that of a chunk and more."""

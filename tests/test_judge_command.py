@@ -1,8 +1,11 @@
 """`jaxosc judge`: the page on a matrix of a file, and how it refuses."""
 
+import re
+
 import numpy as np
 import pytest
 from problems import skew
+from scipy.integrate import solve_ivp
 
 from jaxosc import cli
 
@@ -27,9 +30,9 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def page(capsys, *words):
-    """What `jaxosc judge` prints, as one line."""
-    assert cli.run(["judge", *words]) == 0
+def page(capsys, *words, starts=0):
+    """What `jaxosc judge` prints, as one line; without a census, which takes its time."""
+    assert cli.run(["judge", *words, "--starts", str(starts)]) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
     return " ".join(shown.out.split())
@@ -68,9 +71,26 @@ def test_the_skew_part(here, capsys):
     assert "none.npy: skew" in page(capsys, "none.npy", "--weight-part", "skew")
 
 
+def test_the_census_counts_kinds_of_orbit(here, capsys):
+    """The strict limit cycle takes all starts; its period is that of a long run by another library."""
+    shown = page(capsys, "none.npy", "--seed", "3", "--radius", "0.5", starts=3)
+    assert "of 3 random starts (entries 0.5 * N(0, 1), seed 3)" in shown
+    told = re.search(r"3 periodic: period (\S+)", shown)
+    assert told is not None, shown
+    weight = np.array([[0.12, 2.0], [-1.0, -0.1]])
+    crosses = lambda t, y: y[0]  # noqa: E731
+    crosses.direction = 1
+    run = solve_ivp(lambda t, y: weight @ np.tanh(y), (0, 2000), [1.0, 0.0], events=crosses, rtol=1e-9, atol=1e-9)
+    # Four digits are printed.
+    assert float(told[1]) == pytest.approx(np.diff(run.t_events[0])[-1], rel=5e-4)
+    assert "orbits no census; --starts 32" in page(capsys, "none.npy")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        ("skew.npy --starts -1", "--starts"),
+        ("skew.npy --radius 0", "--radius"),
         ("nothing.npy", "no such file"),
         ("words.csv", "does not read as real numbers"),
         ("long.npy", "shape (2, 3)"),

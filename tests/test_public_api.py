@@ -17,7 +17,19 @@ from test_taylor import SOLVERS as TAYLOR_ROWS
 
 import jaxosc as jo
 
-ROOMS = ("", "weights", "solvers", "oracles", "simulate", "audit", "structure", "sweeps", "plotting", "report")
+ROOMS = (
+    "",
+    "weights",
+    "solvers",
+    "oracles",
+    "simulate",
+    "audit",
+    "structure",
+    "orbits",
+    "sweeps",
+    "plotting",
+    "report",
+)
 
 
 def public(room):

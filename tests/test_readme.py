@@ -14,7 +14,7 @@ NEEDS_A_DOWNLOAD = "zipfile"
 def test_examples_run_in_order(repository: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = [block for block in BLOCK.findall((repository / "README.md").read_text()) if NEEDS_A_DOWNLOAD not in block]
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names: dict = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)

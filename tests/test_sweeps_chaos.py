@@ -57,7 +57,7 @@ def test_exponents_and_megno_are_those_of_single_runs(atlas: xarray.Dataset):
     found = jo.orbits.megno(member.field, member.y0, **options)
     spectrum = jo.orbits.lyapunov_spectrum(member.field, member.y0, num_exponents=1, **options)
     here = atlas.sel(place).squeeze()
-    # 10,000 steps on a torus, where deviations grow in proportion to the time.
+    # 20,000 steps on a torus, where deviations grow in proportion to the time.
     assert float(here.megno) == pytest.approx(float(found.mean), rel=1e-6)
     assert float(here.lyapunov) == pytest.approx(float(spectrum.exponents[0]), rel=1e-6)
 

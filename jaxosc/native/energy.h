@@ -5,6 +5,9 @@
 
 #include "functions.h"
 
+/* cosh x = 1 + p / q near 0, where small energies keep their digits, and cosh x = exp(|x| - log 2) (1 + p / q) beyond. */
+#define NEAR_ZERO 2
+
 /* Of the vectors y[0], y[stride], ..., `entries` of them: their sum, lane by lane. */
 INLINE vec energy_of(const vec *y, const long stride, const int entries) {
   vec energy = spread(0);
@@ -16,7 +19,7 @@ INLINE vec energy_of(const vec *y, const long stride, const int entries) {
 #pragma GCC unroll 8
       for (int i = start; i < (start + 8 < entries ? start + 8 : entries); i++) {
         const vec x = y[i * stride], size = chosen(x < spread(0), -x, x), m = expm1_of(-size), rest = 1 + m;
-        const mask near = size < spread(2);
+        const mask near = size < spread(NEAR_ZERO);
         const vec p = chosen(near, m * m, rest * rest), q = chosen(near, 2 * rest, spread(1));
         outside += chosen(near, spread(0), size - (real)LOG_2);
         above = above * (q + p) + p * below;

@@ -7,19 +7,32 @@
 
 #define LOG_2 0.693147180559945309417232121458
 
-/* exp(x) = 2^k exp(r), |r| <= log(2) / 2: 2^k and exp(r) - 1, with as many terms of the series as the type has digits
-   for. x within the range of the type. */
-INLINE vec exp_parts(vec x, vec *scale) {
+/* log(2) in two parts, the first of few digits: its products with small whole numbers are exact. */
+#define LOG_2_HIGH (sizeof(real) == 4 ? 0.693359375 : 0.693147180369123816490)
+#define LOG_2_LOW (LOG_2 - LOG_2_HIGH)
+
+/* exp(x) = 2^k exp(r), |r| <= log(2) / 2: 2^k and exp(r) - 1 - r, with as many terms of the series as the type has
+   digits for. r is the sum of two numbers, of which the second is what rounding the first has lost. x within the range
+   of the type. */
+INLINE vec exp_bend(vec x, vec *scale, vec *r, vec *lost) {
   static const real series[] = {0.5, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880,
                                 1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800};
   /* Added to a number of moderate size it leaves the nearest whole number in the last bits. */
   const real shift = sizeof(real) == 4 ? 12582912. : 6755399441055744.;
-  const real high = sizeof(real) == 4 ? 0.693359375 : 0.693147180369123816490, low = LOG_2 - high;
   const vec moved = x * (real)(1 / LOG_2) + shift, k = moved - shift;
   const mask power = ((mask)moved - (mask)spread(shift) + (sizeof(real) == 4 ? 127 : 1023)) << DIGITS;
-  const vec r = (x - k * high) - k * low;
+  const vec most = x - k * (real)LOG_2_HIGH;
   *scale = (vec)power;
-  return r + r * r * polynomial(series, sizeof(real) == 4 ? 7 : 12, r);
+  *r = most - k * (real)LOG_2_LOW;
+  *lost = (most - *r) - k * (real)LOG_2_LOW;
+  return *r * *r * polynomial(series, sizeof(real) == 4 ? 7 : 12, *r);
+}
+
+/* 2^k, and exp(r) - 1. */
+INLINE vec exp_parts(vec x, vec *scale) {
+  vec r, lost;
+  const vec bend = exp_bend(x, scale, &r, &lost);
+  return r + bend;
 }
 
 /* Beyond, the power of two is none. */
@@ -38,15 +51,23 @@ INLINE vec exp_of(vec x) {
   return scale * small + scale;
 }
 
-/* log(u) = k log(2) + log(m) for u = 2^k m, m in [sqrt(1/2), sqrt(2)); `more` is added to log(m). Of numbers too small
-   to be normal it is too large, at most by the digits that they have lost. */
-INLINE vec log_with(vec u, vec more) {
+/* log(u) = k log(2) + log(m) for u = 2^k m, m in [sqrt(1/2), sqrt(2)): its two parts, k times the first part of log(2)
+   and the rest, to which `more` is added. Of numbers too small to be normal it is too large, at most by the digits that
+   they have lost. */
+INLINE vec log_parts(vec u, vec more, vec *whole) {
   static const real series[] = {2.,      2. / 3,  2. / 5,  2. / 7,  2. / 9, 2. / 11,
                                 2. / 13, 2. / 15, 2. / 17, 2. / 19, 2. / 21};
   const mask middle = (mask)spread((real)0.70710678118654752440), exponent = ((mask)u - middle) >> DIGITS;
   const vec m = (vec)((mask)u - (exponent << DIGITS)), f = (m - 1) / (m + 1);
   const vec k = __builtin_convertvector(exponent, vec);
-  return k * (real)LOG_2 + (f * polynomial(series, sizeof(real) == 4 ? 5 : 11, f * f) + more);
+  *whole = k * (real)LOG_2_HIGH;
+  return f * polynomial(series, sizeof(real) == 4 ? 5 : 11, f * f) + (more + k * (real)LOG_2_LOW);
+}
+
+INLINE vec log_with(vec u, vec more) {
+  vec whole;
+  const vec rest = log_parts(u, more, &whole);
+  return whole + rest;
 }
 
 /* log(x) for x >= 0; of 0 about -1e2 (float) or -7e2 (double), smaller than of any other number. */

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "calls.h"
-#include "energy.h"
+#include "exact_energy.h"
 #include "functions.h"
 #include "vectors.h"
 
@@ -44,7 +44,7 @@ struct slots {
   int32_t num_steps[LANES], turns[LANES], why[LANES];
   int arrives[LANES], moves[LANES];
 #if PROJECTED
-  real energy[LANES] ALIGNED;
+  real energy[LANES] ALIGNED, energy_low[LANES] ALIGNED;
   int starts[LANES], any_starts;
 #endif
 };
@@ -136,10 +136,16 @@ INLINE vec limit(rows *state, const struct job *job, int g) {
 /* The energies of lanes that have just come. One with a leak keeps none. */
 static void look_at_starts(struct slots *slots, rows x, const struct networks *w) {
   if (!slots->any_starts) return;
-  real energies[LANES] ALIGNED;
-  for (int g = 0; g < GROUPS; g++) ((vec *)energies)[g] = energy_of(x[0] + g, GROUPS, N);
-  for (int k = 0; k < LANES; k++)
-    if (slots->starts[k]) slots->energy[k] = w->has_leak && ((const real *)w->leak)[k] != 0 ? NAN : energies[k];
+  real energies[LANES] ALIGNED, lows[LANES] ALIGNED;
+  for (int g = 0; g < GROUPS; g++) {
+    const pair energy = exact_energy_of(x[0] + g, GROUPS, N);
+    ((vec *)energies)[g] = energy.high, ((vec *)lows)[g] = energy.low;
+  }
+  for (int k = 0; k < LANES; k++) {
+    if (!slots->starts[k]) continue;
+    slots->energy[k] = w->has_leak && ((const real *)w->leak)[k] != 0 ? NAN : energies[k];
+    slots->energy_low[k] = lows[k];
+  }
   memset(slots->starts, 0, sizeof slots->starts);
   slots->any_starts = 0;
 }
@@ -179,7 +185,9 @@ static void project(struct series *series, rows x, const struct networks *w, con
     /* At an equilibrium there is no direction, and nothing is lost. Written so that a NaN shows. */
     const mask rests = squared <= size * (sizeof(real) == 4 ? 1.1920929e-07f : 2.220446049250313e-16);
     const vec by = chosen(rests, spread(1), squared);
-    vec step = (energy_of(x[0] + g, GROUPS, N) - energy) / by;
+    const pair now = exact_energy_of(x[0] + g, GROUPS, N);
+    const vec off = rounded(now.high - energy) + (now.low - ((const vec *)slots->energy_low)[g]);
+    vec step = off / by;
     step = chosen(rests, spread(0), step + rounded((real)0.5 * step * step) * bend / by);
     for (int i = 0; i < N; i++) x[i][g] += step * (*direction)[i][g];
   }

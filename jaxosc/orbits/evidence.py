@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -27,13 +28,14 @@ from ..structure.hidden_skewness import best_scaling, skew_defect
 from .growth import grow, schedule_of
 from .motion import Motion, watch
 from .runs import frame_of
-from .tangents import solver_for
+from .tangents import solver_for, tangent_step_of
 
 QUARTER = 0.25
 """The largest dt times spectral norm: transitions of saturated neurons last 1/norm."""
 
 LEAST_STEPS, MOST_STEPS = 64, 1 << 16
-"""A turn has at least so many steps for the cubic of a return, and never more than so many."""
+"""A turn has at least so many steps, for the cubic of a return, half of that where nobody asks for returns; and never
+more than so many."""
 
 FIRST_TURNS = 16
 """Turns of the fastest linear mode in the first stretch; a later one is as long as all before it together."""
@@ -48,9 +50,10 @@ SAMPLES = 64
 class System:
     """Members side by side: networks of the current form or one vector field, and what their values say.
 
-    **Attributes:** `networks`, `Lanes` or f(t, y, args); `starts` (n, members); `dt`, the largest step or None;
-    `fastest` (members,), the largest rate of a network; `bound`: on a bounded level set for ever; `closed`: on a curve
-    at that; `decays`: a leak takes energy and nothing gives.
+    **Attributes:** `networks`, `Lanes` or f(t, y, args); `solver`, and `tangent_solver` for deviations; `starts` (n,
+    members); `dt`, the largest step or None. Of each member: `fastest`, the largest rate of its network; `conserves`:
+    an energy; `bound`: on a bounded level set of it for ever; `closed`: on a curve at that; `decays`: a leak takes
+    energy and nothing gives any; `rank` of W.
     """
 
     networks: Any
@@ -60,6 +63,7 @@ class System:
     starts: Float[Array, "n members"]
     dt: Any
     fastest: Float[np.ndarray, " members"]
+    conserves: Bool[np.ndarray, " members"]
     bound: Bool[np.ndarray, " members"]
     closed: Bool[np.ndarray, " members"]
     decays: Bool[np.ndarray, " members"]
@@ -84,16 +88,20 @@ class System:
 
 def network_system(field: AbstractField, starts: Any, dt: Any, solver: Any, escape_norm: float) -> System:
     """Of networks with one leading batch axis (or one for all) and starts (members, n)."""
-    lanes, x, norms = _current_form(field, starts, facts_of(field))
-    count = x.shape[-1]
+    facts = facts_of(field)
+    lanes, x, singular = _current_form(field, starts, facts)
     known = {
-        name: np.broadcast_to(values, count) for name, values in _known(field, np.asarray(lanes.matrix), norms).items()
+        name: np.broadcast_to(values, x.shape[-1])
+        for name, values in _known(field, np.asarray(lanes.matrix), singular).items()
     }
+    keeps = facts.hollow and facts.skew and not facts.leaks and field.bias is None
+    # Where nothing is kept, a Runge-Kutta method is as good; splitting a diagonal takes a minute to compile.
+    usual = (PoissonSplitting(4), PoissonSplitting(2)) if keeps else (diffrax.Tsit5(), diffrax.Tsit5())
     return System(
         networks=lanes,
         args=None,
-        solver=PoissonSplitting(4) if solver is None else solver,
-        tangent_solver=solver_for(field, solver),
+        solver=usual[0] if solver is None else solver,
+        tangent_solver=usual[1] if solver is None else solver,
         starts=x,
         dt=dt,
         escape_norm=escape_norm,
@@ -105,11 +113,21 @@ def function_system(field: Any, starts: Any, dt: Any, solver: Any, args: Any, es
     """Of one vector field and starts (members, n)."""
     count, solver = len(starts), solver_for(field, solver)
     nothing = np.zeros(count, bool)
-    whole = np.full(count, starts.shape[-1])
     return System(
-        field, args, solver, solver, jnp.asarray(starts).T, dt, np.ones(count), nothing, nothing, nothing, whole,
-        escape_norm,
-    )  # fmt: skip
+        networks=field,
+        args=args,
+        solver=solver,
+        tangent_solver=solver,
+        starts=jnp.asarray(starts).T,
+        dt=dt,
+        fastest=np.ones(count),
+        conserves=nothing,
+        bound=nothing,
+        closed=nothing,
+        decays=nothing,
+        rank=np.full(count, starts.shape[-1]),
+        escape_norm=escape_norm,
+    )
 
 
 @eqx.filter_jit
@@ -132,28 +150,22 @@ def _known(field: AbstractField, matrix: np.ndarray, singular: Array) -> dict[st
     tolerance = 100 * len(matrix) * float(np.finfo(matrix.dtype).eps)
     scaling = best_scaling(square)
     sane = np.abs(np.log(scaling.d)).max(axis=-1) < 50
-    conservative = ((skew_defect(square) <= tolerance) | ((skew_defect(scaling.scaled) <= tolerance) & sane))
+    conservative = (skew_defect(square) <= tolerance) | ((skew_defect(scaling.scaled) <= tolerance) & sane)
     leak = np.asarray(field.leak, np.float64)
     plain = field.bias is None and field.activation.odd is True and field.activation.monotone is True
     bound = conservative & (leak == 0) & plain
     rank = (values > tolerance * np.maximum(values[:, :1], 1e-300)).sum(axis=-1)
     fastest = np.maximum(values[:, 0], np.abs(leak))
     fastest = np.where(fastest > 0, fastest, 1.0)
-    decays = conservative & (leak > 0) & plain & (field.activation.bounded is not None)
+    decays = conservative & (leak > 0) & plain
     return {
         "fastest": fastest,
+        "conserves": np.broadcast_to(conservative & (leak == 0), bound.shape),
         "bound": bound,
         "closed": bound & (rank == 2),
         "decays": decays,
         "rank": np.broadcast_to(rank, bound.shape),
     }
-
-
-class Clock(eqx.Module):
-    """Units of time (lanes,) of networks, in the field's own time, and dt in these units."""
-
-    unit: Float[Array, " lanes"]
-    dt: Float[Array, ""]
 
 
 def _paced(networks: Any, unit: Array) -> Any:
@@ -199,8 +211,6 @@ def _recorded(
     networks: Any, x: Array, unit: Array, solver: Any, args: Any, dt: Array, every: Array, samples: int
 ) -> Float[Array, "lanes samples n"]:
     """States after every so many steps."""
-    from .tangents import tangent_step_of
-
     paced = _paced(networks, unit)
     step = tangent_step_of(paced, solver, args)
     nothing = jnp.zeros((len(x), 1, x.shape[-1]), x.dtype)
@@ -218,19 +228,24 @@ class Runs:
     def __init__(self, system: System):
         self.system = system
 
-    def watch(self, who: np.ndarray, x: np.ndarray, unit: np.ndarray, turns: float, close: np.ndarray) -> dict[str, Any]:
-        """A stretch of `turns` units from the states x (n, who): the attributes of `Motion`, times in units."""
+    def watch(
+        self, who: np.ndarray, x: np.ndarray, unit: np.ndarray, turns: float, close: Any = None
+    ) -> dict[str, Any]:
+        """A stretch of `turns` units from the states x (n, who): the attributes of `Motion`, times in units.
+
+        `close`: the limit (who,) of a return that counts, None where nobody asks.
+        """
         system = self.system
+        least = LEAST_STEPS // 2 if close is None else LEAST_STEPS
+        close = np.zeros(len(who)) if close is None else close
 
         def run(networks: Any, parts: dict[str, Array], unit: Array, clock: Any, steps: int) -> Any:
             number, dt = jnp.asarray(round(turns * steps), jnp.int32), jnp.asarray(clock / steps, parts["x"].dtype)
             escape = jnp.asarray(system.escape_norm, dt.dtype)
-            done = _watched(
-                networks, parts["x"], unit, system.solver, system.args, dt, number, parts["close"], escape
-            )
+            done = _watched(networks, parts["x"], unit, system.solver, system.args, dt, number, parts["close"], escape)
             return {f.name: getattr(done, f.name) for f in dataclasses.fields(done)}
 
-        return self._each_pace(who, unit, {"x": x, "close": close}, run)
+        return self._each_pace(who, unit, {"x": x, "close": close}, run, least)
 
     def grow(self, who: np.ndarray, x: np.ndarray, unit: np.ndarray, turns: float) -> dict[str, np.ndarray]:
         """Growth of two deviations over so many units: mean MEGNO, rate per unit, log GALI_2, result."""
@@ -238,11 +253,10 @@ class Runs:
 
         def run(networks: Any, parts: dict[str, Array], unit: Array, clock: Any, steps: int) -> Any:
             x = parts["x"]
-            plan = schedule_of(0.0, float(turns * clock), clock / steps, 0.0, SAMPLES, max(1, steps // 10)).cast(x.dtype)
+            every = max(1, steps // 10)
+            plan = schedule_of(0.0, float(turns * clock), clock / steps, 0.0, SAMPLES, every).cast(x.dtype)
             escape = jnp.asarray(system.escape_norm, x.dtype)
-            megno, rate, gali, result = _grown(
-                networks, x, unit, system.tangent_solver, system.args, plan, escape
-            )
+            megno, rate, gali, result = _grown(networks, x, unit, system.tangent_solver, system.args, plan, escape)
             return {"megno": megno, "rate": rate * clock, "gali": gali, "result": result}
 
         return self._each_pace(who, unit, {"x": x}, run)
@@ -259,10 +273,17 @@ class Runs:
 
         return np.moveaxis(self._each_pace(who, unit, {"x": x}, run)["ys"], -1, 0)
 
-    def _each_pace(self, who: np.ndarray, unit: np.ndarray, parts: dict[str, np.ndarray], run: Callable) -> dict:
+    def _each_pace(
+        self,
+        who: np.ndarray,
+        unit: np.ndarray,
+        parts: dict[str, Any],
+        run: Callable[..., Any],
+        least: int = LEAST_STEPS,
+    ) -> dict[str, np.ndarray]:
         """`run` of the members `who`, those together that need as many steps in a unit; results with them last."""
         system, found = self.system, {}
-        steps = self._steps(who, unit)
+        steps = self._steps(who, unit, least)
         for pace in np.unique(steps):
             mine = np.flatnonzero(steps == pace)
             size = padded(len(mine), system.count)
@@ -279,13 +300,13 @@ class Runs:
                 found[name][..., mine] = values
         return found
 
-    def _steps(self, who: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    def _steps(self, who: np.ndarray, unit: np.ndarray, least: int) -> np.ndarray:
         """Steps in a unit of time: a power of two."""
         system = self.system
         if not system.has_weights:
             unit = np.full(len(who), np.median(unit))
             return np.clip(np.ceil(unit / system.dt), LEAST_STEPS // 4, MOST_STEPS).astype(int)
-        wanted = np.maximum(unit * system.fastest[who] / QUARTER, LEAST_STEPS)
+        wanted = np.maximum(unit * system.fastest[who] / QUARTER, least)
         if system.dt is not None:
             wanted = np.maximum(wanted, unit / system.dt)
         return np.minimum(2 ** np.ceil(np.log2(wanted)), MOST_STEPS).astype(int)
@@ -294,7 +315,8 @@ class Runs:
 def padded(count: int, most: int) -> int:
     """The batch size in which `count` members run: `most`, an eighth of it, and so on."""
     size = most
-    while size >= 8 and -(-size // 8) >= count:
+    # Eight lanes take as long as one.
+    while size >= 64 and -(-size // 8) >= count:
         size = -(-size // 8)
     return size
 

@@ -1,5 +1,6 @@
 """Shares of the codes that members carry: how runs ended (`result`), or what their orbits are (`orbit`)."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,29 +62,20 @@ def result_shares(
         layout = panels(figure, activations, solvers, wrap=wrap, height=1.2)
         bars, labels = shares.shares, [value_text(v) for v in shares.values["dt"]]
     present = [k for k in range(len(shares.names)) if np.nansum(bars[..., k]) > 0]
-    fills = _fills(shares.names, layout.flat[0])
+    fills = code_fills(shares.names, layout.flat[0])
     for index, axes in layout.items():
         _stack(axes, bars[index], present, fills)
         _tick(axes, labels, layout.size[0])
         fixed_inside(axes)
     figure = figure_of(layout.flat[0])
     label_axes(figure, "solver" if one_dt else axis_label(dataset, "dt"), "share of members")
-    handles = [
-        Patch(
-            facecolor=fills[k][0],
-            edgecolor=_hatch_ink(fills[k][0]),
-            hatch=fills[k][1],
-            linewidth=0,
-            label=shares.names[k].replace("_", " "),
-        )
-        for k in present
-    ]
+    handles = code_handles(shares.names, fills, present)
     if handles:
         legend_above(layout.flat[0], handles)
     return layout.axes
 
 
-def _fills(names: tuple[str, ...], axes: Axes) -> list[tuple[str, str]]:
+def code_fills(names: tuple[str, ...], axes: Axes) -> list[tuple[str, str]]:
     """Colour and hatch of each code: the same for the same word in every figure; unknown words take free places."""
     palette = marks(7 + len(names), dark=is_dark(axes))
     taken = {_FILLS[name][0] for name in names if name in _FILLS}
@@ -93,6 +85,20 @@ def _fills(names: tuple[str, ...], axes: Axes) -> list[tuple[str, str]]:
         place, hatch = _FILLS[name] if name in _FILLS else (next(free), "++")
         found.append((grid_color(axes), "..") if name == "undecided" else (palette[place].color, hatch))
     return found
+
+
+def code_handles(names: tuple[str, ...], fills: list[tuple[str, str]], present: Iterable[int]) -> list[Patch]:
+    """Legend entries of the codes that are `present`, by their places in `names`."""
+    return [
+        Patch(
+            facecolor=fills[k][0],
+            edgecolor=hatch_ink(fills[k][0]),
+            hatch=fills[k][1],
+            linewidth=0,
+            label=names[k].replace("_", " "),
+        )
+        for k in present
+    ]
 
 
 def _stack(axes: Axes, bars: np.ndarray, present: list[int], fills: list[tuple[str, str]]) -> None:
@@ -107,7 +113,7 @@ def _stack(axes: Axes, bars: np.ndarray, present: list[int], fills: list[tuple[s
             bottom=bottom,
             color=fills[k][0],
             hatch=fills[k][1],
-            edgecolor=_hatch_ink(fills[k][0]),
+            edgecolor=hatch_ink(fills[k][0]),
             linewidth=0,
         )
         bottom = bottom + height
@@ -116,7 +122,7 @@ def _stack(axes: Axes, bars: np.ndarray, present: list[int], fills: list[tuple[s
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
-def _hatch_ink(color: str) -> str:
+def hatch_ink(color: str) -> str:
     """Half-transparent black or white: a hatch that is seen and does not shout."""
     return f"{ink_on(color)}88"
 

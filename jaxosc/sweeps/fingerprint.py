@@ -45,7 +45,8 @@ def load_reference(reference: str) -> Loaded:
         module, digest, source = _module_of_file(path, reference), digest_of_file(path), str(path)
     else:
         module = _module_of_name(source, reference)
-        file = inspect.getsourcefile(module)
+        # A module compiled into Python has neither a file nor a source; inspect raises for it.
+        file = inspect.getsourcefile(module) if getattr(module, "__file__", None) else None
         digest = digest_of_file(Path(file)) if file else _digest([source])
     if not hasattr(module, attribute):
         raise JaxoscError(

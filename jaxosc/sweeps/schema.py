@@ -12,13 +12,10 @@ import numpy as np
 import xarray
 
 from .._cpu import loops_are_kernels
-from .._results import Result
+from .._results import ORBITS, Result
 from ..native import loops_are_native
 from .spec import Sweep
 from .text import spec_hash, spec_json
-
-ORBITS = ("fixed_point", "periodic", "quasi_periodic", "chaotic", "escaping", "collapsing", "undecided")
-"""Orbit classes in the order of their flag values; chaotic and quasi_periodic only where a sweep measures chaos."""
 
 NOT_COMPUTED = -1
 """What integer variables hold where the ledger has no chunk; never a value of a computed member."""

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .._results import Result
+from .._results import ORBITS, Result
 from .plan import Combination
-from .schema import ORBITS
 from .spec import Sweep
 
 ESCAPE_FACTOR = 10.0

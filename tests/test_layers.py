@@ -22,6 +22,7 @@ FLOORS = {
     "native": 0,
     "_choices": 0,
     "_elementary": 0,
+    "_intervals": 0,
     "_activation_report": 0,
     "activations": 0,
     "activation_check": 0,

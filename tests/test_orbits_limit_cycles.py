@@ -244,22 +244,12 @@ class TestStarts:
 
 
 class TestShares:
-    @pytest.mark.parametrize(("seen", "of"), [(0, 20), (20, 20), (7, 64)])
-    def test_wilson_interval(self, seen: int, of: int) -> None:
-        truth = binomtest(seen, of).proportion_ci(0.95, method="wilson")
-        np.testing.assert_allclose(jo.orbits.wilson_interval(seen, of), (truth.low, truth.high), atol=1e-12)
-
     def test_sorting_moves_numbers_and_mirrors(self) -> None:
         bare = LimitCycle(np.zeros(2), 1.0, np.array([1, 0.5]), 0.0, 0.0)
         cycles = [dataclasses.replace(bare, mirror=1), dataclasses.replace(bare, mirror=0), bare]
         ordered, cycle_of = sorted_by_share(cycles, np.array([0, 1, 1, 2, 2, 2, -1]), 0.95)
         assert [cycle.starts for cycle in ordered] == [3, 2, 1] and [cycle.mirror for cycle in ordered] == [None, 2, 1]
         np.testing.assert_array_equal(cycle_of, [2, 1, 1, 0, 0, 0, -1])
-
-    def test_refusals(self) -> None:
-        for arguments, words in (((3, 2), "no more than trials"), ((1, 2, 1.5), "between 0 and 1")):
-            with pytest.raises(jo.JaxoscError, match=words):
-                jo.orbits.wilson_interval(*arguments)
 
 
 class TestRefusals:

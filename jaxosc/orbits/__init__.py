@@ -4,11 +4,7 @@ from .._results import ORBITS as ORBITS
 from .classify import Classification as Classification, classify as classify
 from .crossings import CrossingRecord as CrossingRecord, Section as Section, poincare_crossings as poincare_crossings
 from .floquet import FloquetMultipliers as FloquetMultipliers, floquet_multipliers as floquet_multipliers
-from .found_cycles import (
-    LimitCycle as LimitCycle,
-    LimitCycles as LimitCycles,
-    wilson_interval as wilson_interval,
-)
+from .found_cycles import LimitCycle as LimitCycle, LimitCycles as LimitCycles
 from .frequencies import Frequencies as Frequencies, frequency as frequency
 from .gallery import Example as Example, gallery as gallery
 from .indicators import Gali as Gali, Megno as Megno, gali as gali, megno as megno

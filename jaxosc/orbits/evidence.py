@@ -90,11 +90,8 @@ def network_system(field: AbstractField, starts: Any, dt: Any, solver: Any, esca
     """Of networks with one leading batch axis (or one for all) and starts (members, n)."""
     facts = facts_of(field)
     lanes, x, singular = _current_form(field, starts, facts)
-    known = {
-        name: np.broadcast_to(values, x.shape[-1])
-        for name, values in _known(field, np.asarray(lanes.matrix), singular).items()
-    }
-    keeps = facts.hollow and facts.skew and not facts.leaks and field.bias is None
+    known = {name: np.broadcast_to(values, x.shape[-1]) for name, values in _known(field, lanes, singular).items()}
+    keeps = facts.hollow and facts.skew and not facts.leaks and lanes.bias is None
     # Where nothing is kept, a Runge-Kutta method is as good; splitting a diagonal takes a minute to compile.
     usual = (PoissonSplitting(4), PoissonSplitting(2)) if keeps else (diffrax.Tsit5(), diffrax.Tsit5())
     return System(
@@ -143,8 +140,9 @@ def _current_form(field: AbstractField, starts: Array, facts: Facts) -> tuple[La
     return lanes, x, jnp.linalg.svd(jnp.moveaxis(lanes.matrix, -1, 0), compute_uv=False)
 
 
-def _known(field: AbstractField, matrix: np.ndarray, singular: Array) -> dict[str, np.ndarray]:
+def _known(field: AbstractField, lanes: Lanes, singular: Array) -> dict[str, np.ndarray]:
     """What theory says of each network, (networks,) or (1,)."""
+    matrix = np.asarray(lanes.matrix)
     square = np.moveaxis(matrix, -1, 0).astype(np.float64)
     values = np.asarray(singular, np.float64)
     tolerance = 100 * len(matrix) * float(np.finfo(matrix.dtype).eps)
@@ -152,7 +150,7 @@ def _known(field: AbstractField, matrix: np.ndarray, singular: Array) -> dict[st
     sane = np.abs(np.log(scaling.d)).max(axis=-1) < 50
     conservative = (skew_defect(square) <= tolerance) | ((skew_defect(scaling.scaled) <= tolerance) & sane)
     leak = np.asarray(field.leak, np.float64)
-    plain = field.bias is None and field.activation.odd is True and field.activation.monotone is True
+    plain = lanes.bias is None and field.activation.odd is True and field.activation.monotone is True
     bound = conservative & (leak == 0) & plain
     rank = (values > tolerance * np.maximum(values[:, :1], 1e-300)).sum(axis=-1)
     fastest = np.maximum(values[:, 0], np.abs(leak))

@@ -1,47 +1,20 @@
 """Limit cycles that a search found, and what became of every start: counts, shares of basins and their intervals.
 
-The share of starts that end on a cycle estimates the share of its basin under the law by which starts were drawn. Of m
-starts it is known within Wilson's interval, which also at 0 and m of m starts says something sensible,
-
-    (p + z^2/(2m) +- z sqrt(p (1 - p)/m + z^2/(4 m^2))) / (1 + z^2/m),   p = share.
-
-Source: Wilson, *Journal of the American Statistical Association* 22 (1927).
+The share of starts that end on a cycle estimates the share of its basin under the law by which starts were drawn. How
+well it is known from so many starts Wilson's interval says (`jo.sweeps.wilson_interval`).
 """
 
 import dataclasses
-import math
-import statistics
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .._errors import JaxoscError
-from .starts import require_count
+from .._intervals import wilson_interval
 
 OUTCOMES = ("limit_cycle", "fixed_point", "escaped", "family", "undecided")
 """What a start can come to; "family" are closed orbits that are not isolated, and undecided is who needs more time."""
-
-
-def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval for a share of which `successes` out of `trials` > 0 were seen; see the module.
-
-    **Raises:** `JaxoscError` for counts that do not fit and a confidence that is not between 0 and 1.
-    """
-    require_count("trials", trials)
-    require_count("successes", successes, 0)
-    if successes > trials:
-        raise JaxoscError(f"Got {successes} successes in {trials} trials, expected no more than trials: check them.")
-    if not 0 < confidence < 1:
-        raise JaxoscError(f"Got confidence = {confidence}, expected a number between 0 and 1: pass 0.95.")
-    share, z = successes / trials, statistics.NormalDist().inv_cdf((1 + confidence) / 2)
-    middle = share + z * z / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    # At both ends of the scale the exact bounds are 0 and 1, which rounding would miss.
-    low = 0.0 if successes == 0 else (middle - half) / scale
-    high = 1.0 if successes == trials else (middle + half) / scale
-    return low, high
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -148,7 +121,8 @@ class LimitCycles:
         """
         if outcome not in OUTCOMES:
             raise JaxoscError(f"Got outcome {outcome!r}, expected one of {', '.join(OUTCOMES)}.")
-        return wilson_interval(self.counts[outcome], len(self.starts), self.confidence)
+        low, high = wilson_interval(self.counts[outcome], len(self.starts), self.confidence)
+        return float(low), float(high)
 
     @property
     def conclusion(self) -> str:
@@ -188,12 +162,13 @@ def sorted_by_share(
     order = np.argsort(-counts, kind="stable")
     place: dict[Any, int] = {int(old): new for new, old in enumerate(order)}
     m = len(cycle_of)
+    lows, highs = wilson_interval(counts, m, confidence)
     counted = tuple(
         dataclasses.replace(
             cycles[old],
             starts=int(counts[old]),
             share=float(counts[old] / m),
-            interval=wilson_interval(int(counts[old]), m, confidence),
+            interval=(float(lows[old]), float(highs[old])),
             mirror=place.get(cycles[old].mirror),
         )
         for old in order

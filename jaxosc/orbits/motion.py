@@ -28,8 +28,8 @@ class Motion(eqx.Module):
 
     **Attributes:** `end` (n, lanes), the last state, where a lane that left stays; `result` int8 codes of `Result`;
     `mean` (n, lanes) state; `size`, the root mean square norm; `spread`, that of y - mean; `speed`, that of y';
-    `largest` norm; `end_speed`; `miss`, the smallest return; `hits` int32, how many were below the limit; `first_hit`,
-    the time of the first one after the start, NaN without.
+    `largest` norm; `first_speed`; `miss`, the smallest return; `hits` int32, how many were below the limit;
+    `first_hit`, the time of the first one after the start, NaN without.
     """
 
     end: Float[Array, "n lanes"]
@@ -39,7 +39,7 @@ class Motion(eqx.Module):
     spread: Float[Array, " lanes"]
     speed: Float[Array, " lanes"]
     largest: Float[Array, " lanes"]
-    end_speed: Float[Array, " lanes"]
+    first_speed: Float[Array, " lanes"]
     miss: Float[Array, " lanes"]
     hits: Int[Array, " lanes"]
     first_hit: Float[Array, " lanes"]
@@ -140,7 +140,7 @@ def watch(
         first_hit=never,
     )
     loop = jax.lax.fori_loop(0, num_steps, one_step, loop)
-    return _summary(loop, x0, jnp.asarray(num_steps, x0.dtype))
+    return _summary(loop, x0, length, jnp.asarray(num_steps, x0.dtype))
 
 
 def _landing(
@@ -162,7 +162,7 @@ def _landing(
     return fraction, jnp.sqrt(sum_rows(place * place))
 
 
-def _summary(loop: _Watch, x0: Array, count: Array) -> Motion:
+def _summary(loop: _Watch, x0: Array, first_speed: Array, count: Array) -> Motion:
     moved = loop.moved / count
     mean = x0 + moved
     variance = jnp.maximum(loop.squares / count - sum_rows(moved * moved), 0)
@@ -174,7 +174,7 @@ def _summary(loop: _Watch, x0: Array, count: Array) -> Motion:
         spread=jnp.sqrt(variance),
         speed=jnp.sqrt(loop.speeds / count),
         largest=jnp.sqrt(loop.largest),
-        end_speed=jnp.sqrt(sum_rows(loop.slope * loop.slope)),
+        first_speed=first_speed,
         miss=loop.miss,
         hits=loop.hits,
         first_hit=loop.first_hit,

@@ -161,8 +161,7 @@ def _ask_where_it_stays(runs: Runs, found: Findings) -> None:
     unit = _first_unit(system, who)
     seen = runs.watch(who, found.state[:, who], unit, 4 * FIRST_TURNS)
     _learn(found, who, unit, seen, system)
-    still = seen["end_speed"] * FIRST_TURNS <= 4 * system.eps * seen["size"]
-    found.decide(who, still & (seen["spread"] <= 100 * system.eps * seen["size"]), Rule.rest)
+    found.decide(who, _rests(system, seen, unit), Rule.rest)
     found.decide(who, seen["result"] != Result.successful, Rule.left)
 
 
@@ -171,6 +170,16 @@ def _learn(found: Findings, who: np.ndarray, unit: np.ndarray, seen: dict[str, A
     _learn_turn(found, who, unit, seen)
     found.turn[who] *= scale
     found.result[who] = seen["result"]
+
+
+def _rests(system: System, seen: dict[str, Any], unit: np.ndarray) -> np.ndarray:
+    """Whether y' = 0 at the start, up to the rounding of a point of rest.
+
+    Asked of the field: a splitting rests elsewhere, by O(dt^4).
+    """
+    speed = seen["first_speed"] * (1.0 if system.has_weights else unit)
+    at_rest: np.ndarray = speed <= 100 * system.eps * seen["size"]
+    return at_rest
 
 
 def _ask_where_it_goes(runs: Runs, found: Findings, effort: Effort) -> None:
@@ -226,7 +235,7 @@ def _judge_stretch(
     found.decide(who, seen["result"] != Result.successful, Rule.left)
     moved = seen["speed"] * turns * clock
     if number == 0:
-        found.decide(who, (moved <= 1e3 * eps * size) | (size == 0), Rule.rest)
+        found.decide(who, _rests(system, seen, unit), Rule.rest)
     sizes = np.stack([stretch["size"][waiting] for stretch in history])
     most = sizes.max(axis=0)
     shrank = sizes[-1] / sizes[-2]

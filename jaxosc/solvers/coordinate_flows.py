@@ -148,7 +148,7 @@ def _pushes_in_turn(lanes: Lanes, y: Array, own: Array, passes: Sequence[Pass], 
 
     The integrals of each pass are stored, and added when its loop is over. Added on the way, dt sigma is a product with
     two uses next to a sum, and whether the compiler makes the two operations one, with one rounding, depends on how
-    many lanes go together (seen for 4 to 16 lanes in JAX 0.12, fewer in 0.10): a lane would depend on its chunk.
+    many lanes go together (seen for 4 to 16 lanes in JAX 0.12, 1 to 4 in 0.10): a lane would depend on its chunk.
     """
     width = y.shape[0]
     totals: Array | None = None
@@ -162,7 +162,8 @@ def _pushes_in_turn(lanes: Lanes, y: Array, own: Array, passes: Sequence[Pass], 
             push = _push(lanes, jax.lax.dynamic_slice_in_dim(y, i, 1), diagonal, one.dt, order)
             return y + column[:, 0] * push, jax.lax.dynamic_update_slice_in_dim(pushes, push, i, axis=0)
 
-        y, pushes = jax.lax.fori_loop(0, width, turn, (y, jnp.zeros_like(y)))
+        # Every row is overwritten: whatever array is at hand will do, and zeros would cost an operation.
+        y, pushes = jax.lax.fori_loop(0, width, turn, (y, y if totals is None else totals))
         totals = pushes if totals is None else totals + pushes
     assert totals is not None
     return totals

@@ -120,8 +120,8 @@ class Symmetrizable(AbstractWeight):
     def energy_weights(self) -> Float[Array, "*batch n"]:
         """d > 0, finite: `sum_i d_i potential(y_i)` is conserved."""
         limit = _log_limit(self.dtype)
-        # Without the barrier XLA makes the bounds part of its exp, and then forms another one for a few members than for
-        # many: their d differs in the last bit (float32, JAX 0.12), and a member must not depend on its neighbours.
+        # Without the barrier XLA merges the bounds with those of its exp, in another way for few members than for many:
+        # d differs in the last bit (float32, JAX 0.12), and a member must not depend on its neighbours.
         held = jax.lax.optimization_barrier(jnp.clip(self.log_energy_weights, -limit, limit))
         return jnp.exp(held)
 

@@ -131,8 +131,8 @@ def energy_error(problem: Problem, states: Float[np.ndarray, "members times n"])
 def energy(states: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch"]:
     """H = sum of log cosh y_i, written so that large states do not overflow.
 
-    In extended precision, where the machine has it: in float64 its own rounding, 3e-16 of it at n = 8, would pass for an
-    error of the states.
+    In extended precision, where the machine has it: in float64 its own rounding, 3e-16 of it at n = 8, would pass for
+    an error of the states.
     """
     wide = np.asarray(states, np.longdouble)
     return np.sum(np.logaddexp(wide, -wide) - np.log(np.longdouble(2)), axis=-1)

@@ -66,7 +66,8 @@ for name, function in true.items():
     for dtype in (np.float32, np.float64):
         y = np.linspace(-5, 5, 1000).astype(dtype)
         found = np.asarray(jax.jit(getattr(jo, name)())(y), np.float64)
-        off[f"{name}, {dtype.__name__}"] = float(np.abs(found - function(y.astype(np.float64))).max() / np.finfo(dtype).eps)
+        error = np.abs(found - function(y.astype(np.float64))).max()
+        off[f"{name}, {dtype.__name__}"] = float(error / np.finfo(dtype).eps)
 print(json.dumps(off))
 """
 

@@ -49,6 +49,7 @@ class TestKinds:
         assert "came back" in found.reason[0] and "at rest" in found.reason[2]
         assert list(found.disagreement) == ["", "", ""]
 
+    @pytest.mark.slow
     def test_torus_with_its_frequencies(self):
         weight = RotationBlocks(jnp.asarray([[1.0, 0.618], [1.4, 0.9]]))
         found = classify(jo.CurrentRNN(weight), np.array([[1.0, 0.2, -0.5, 1.5], [0.3, 1.0, 1.2, 0.0]]))
@@ -139,6 +140,7 @@ class TestWays:
         np.testing.assert_allclose(found.period[0], 2 * found.period[1], rtol=1e-6)
         assert "6 orbits" in repr(found) and "6 periodic" in repr(found)
 
+    @pytest.mark.slow
     def test_float32_agrees(self):
         weight = RotationBlocks(jnp.asarray([[1.0, 0.618], [1.4, 0.9]], jnp.float32))
         starts = np.array([[1.0, 0.2, -0.5, 1.5], [0.3, 1.0, 1.2, 0.0]], np.float32)

@@ -122,9 +122,9 @@ def classify(
 ) -> Classification:
     """Which kind of orbit every member of a batch runs on: see the module for how that is found.
 
-    Of 3,237 orbits of known kind (`python -m benchmarks.orbit_classes`) 99.6 % are right and none is undecided. What it cannot
-    know: chaos whose exponent is below about 1e-3 a turn, tori of period longer than 32 turns, and what an orbit does
-    after the run. Cost: some 10^4 to 10^5 steps a member; `jo.configure_cpu()` makes deviations several times
+    Of 3,237 orbits of known kind (`python -m benchmarks.orbit_classes`) 99.6 % are right and none is undecided. What it
+    cannot know: chaos whose exponent is below about 1e-3 a turn, tori of period longer than 32 turns, and what an orbit
+    does after the run. Cost: some 10^4 to 10^5 steps a member; `jo.configure_cpu()` makes deviations several times
     faster. It decides on the host who runs longer, so call it outside of `jax.jit`. Compiled once for each shape.
 
     **Arguments:**

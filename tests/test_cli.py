@@ -137,7 +137,9 @@ def test_options_become_the_spec(here):
 
 
 def test_energy_of_the_starts_implies_their_law():
-    assert cli.Members(energy=0.5).settings() == {"ic": {"energy": 0.5, "law": "energy"}}
+    assert cli.Members(energy=["0.5"]).settings() == {"ic": {"energy": 0.5, "law": "energy"}}
+    several = {"ic": {"energy": [0.5, 1.0], "law": "energy_per_neuron"}}
+    assert cli.Members(energy=["0.5,1"], ic_law="energy_per_neuron").settings() == several
 
 
 def test_spec_file_with_overrides(here):

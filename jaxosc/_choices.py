@@ -70,7 +70,7 @@ calls of splitting want more (n = 32, with 16, 64, 128: 23, 8.2, 6.6)."""
 NATIVE_UP_TO = 256
 """A form. Up to this n there are loops in C (see `jaxosc.native`); beyond, products of matrices rule, which XLA has."""
 
-NATIVE_LANES = {"shared": 512, "own": 128, "neurons": 4096}
+NATIVE_LANES = {"shared": 512, "own": 128, "neurons": 4096, "growth": 512}
 """A width. Lanes that a loop in C gets at once; it has narrower blocks of its own."""
 
 NATIVE_SAMPLE_BYTES = 2**17

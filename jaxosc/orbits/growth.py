@@ -33,10 +33,6 @@ MOST_NATIVE_NUMBERS = 2048
 """State and deviations of a lane for the loop in C: more do not fit the second cache, eight lanes at a time."""
 
 
-NATIVE_LANES = 512
-"""A width: lanes that the loop in C gets at once; it has narrower blocks of its own."""
-
-
 class Schedule(eqx.Module):
     """How a run is cut up, every number an array: see the module. `ahead`: intervals before the first sample."""
 
@@ -149,7 +145,7 @@ def grow(
     if not isinstance(networks, Lanes):
         return run(networks, y0)
     if in_c is not None:
-        return in_chunks(run, networks, y0, NATIVE_LANES)
+        return in_chunks(run, networks, y0, _choices.NATIVE_LANES["growth"])
     return in_chunks(run, networks, y0, _width(networks, y0, frame.shape[1]))
 
 
@@ -189,11 +185,7 @@ def _march(
 
     def interval(_: Any, loop: _Loop) -> _Loop:
         number, x, v = jax.lax.fori_loop(0, schedule.steps, steps, (loop.step, loop.x, loop.v))
-        squared = sum_rows(x * x)
-        why = jnp.where(jnp.isfinite(squared), Result.escaped, Result.non_finite).astype(jnp.int8)
-        # Written so that NaN counts as outside.
-        leaving = (loop.result == Result.successful) & ~(squared <= escape_norm**2)
-        result = jnp.where(leaving, why, loop.result)
+        result = with_those_outside(loop.result, x, escape_norm)
         v, lengths = orthonormalised(v) if orthogonal else normalised(v)
         logs = jnp.where((result == Result.successful)[None, :], jnp.log(lengths), jnp.nan)
         turn = (loop.number + 1).astype(x.dtype)
@@ -209,6 +201,17 @@ def _march(
         return loop, (logs, loop.megno, loop.means / jnp.maximum(loop.number, 1).astype(logs.dtype))
 
     return jax.lax.scan(sample, loop, length=samples)
+
+
+def with_those_outside(
+    result: Int[Array, " lanes"], x: Float[Array, "n lanes"], escape_norm: Array
+) -> Int[Array, " lanes"]:
+    """The codes with those of lanes that were well so far and have left, or are no numbers any more."""
+    squared = sum_rows(x * x)
+    why = jnp.where(jnp.isfinite(squared), Result.escaped, Result.non_finite).astype(jnp.int8)
+    # Written so that NaN counts as outside.
+    leaving = (result == Result.successful) & ~(squared <= escape_norm**2)
+    return jnp.where(leaving, why, result)
 
 
 def _volume(loop: _Loop) -> Float[Array, "k lanes"]:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from .._elementary import sum_rows
 from .._results import Result
 from ..solvers import Lanes
+from .growth import with_those_outside
 from .tangents import tangent_step_of
 
 NEWTON_STEPS = 4
@@ -93,54 +94,59 @@ def watch(
         t = t0 + loop.step.astype(dt.dtype) * dt
         x, _ = step(t, dt, loop.x, nothing)
         slope = velocity(t + dt, x)
-        squared = sum_rows(x * x)
-        why = jnp.where(jnp.isfinite(squared), Result.escaped, Result.non_finite).astype(jnp.int8)
-        # Written so that NaN counts as outside.
-        leaving = (loop.result == Result.successful) & ~(squared <= escape_norm**2)
-        result = jnp.where(leaving, why, loop.result)
-        here = result == Result.successful
-        x, slope = jnp.where(here[None], x, loop.x), jnp.where(here[None], slope, loop.slope)
-        away = x - x0
-        low, high = (sum_rows(normal * (y - x0)) for y in (loop.x, x))
-        crossed = here & (low < 0) & (high >= 0)
+        result = with_those_outside(loop.result, x, escape_norm)
+        here = (result == Result.successful)[None]
+        x, slope = jnp.where(here, x, loop.x), jnp.where(here, slope, loop.slope)
+        return _noted(loop, x, slope, result, x0, normal, dt, close)
 
-        def returned() -> tuple[Array, Array]:
-            return _landing(loop.x - x0, away, dt * loop.slope, dt * slope, normal)
+    loop = jax.lax.fori_loop(0, num_steps, one_step, _at_start(x0, first))
+    return _summary(loop, x0, length, jnp.asarray(num_steps, x0.dtype))
 
-        fraction, distance = jax.lax.cond(jnp.any(crossed), returned, lambda: (low, low))
-        hit = crossed & (distance < close)
-        when = (loop.step.astype(dt.dtype) + fraction) * dt
-        return _Watch(
-            step=loop.step + 1,
-            x=x,
-            slope=slope,
-            result=result,
-            moved=loop.moved + away,
-            squares=loop.squares + sum_rows(away * away),
-            speeds=loop.speeds + sum_rows(slope * slope),
-            largest=jnp.maximum(loop.largest, sum_rows(x * x)),
-            miss=jnp.where(crossed, jnp.minimum(loop.miss, distance), loop.miss),
-            hits=loop.hits + hit,
-            first_hit=jnp.where(hit & (loop.hits == 0), when, loop.first_hit),
-        )
 
-    zero, none = jnp.zeros_like(length), jnp.zeros(length.shape, jnp.int32)
-    never = jnp.full_like(length, jnp.nan)
-    loop = _Watch(
+def _at_start(x0: Array, slope: Array) -> _Watch:
+    zero, none = jnp.zeros_like(x0[0]), jnp.zeros(x0.shape[-1:], jnp.int32)
+    return _Watch(
         step=jnp.zeros((), jnp.int32),
         x=x0,
-        slope=first,
+        slope=slope,
         result=none.astype(jnp.int8),
         moved=jnp.zeros_like(x0),
         squares=zero,
         speeds=zero,
         largest=sum_rows(x0 * x0),
-        miss=jnp.full_like(length, jnp.inf),
+        miss=jnp.full_like(zero, jnp.inf),
         hits=none,
-        first_hit=never,
+        first_hit=jnp.full_like(zero, jnp.nan),
     )
-    loop = jax.lax.fori_loop(0, num_steps, one_step, loop)
-    return _summary(loop, x0, length, jnp.asarray(num_steps, x0.dtype))
+
+
+def _noted(
+    loop: _Watch, x: Array, slope: Array, result: Array, x0: Array, normal: Array, dt: Array, close: Array
+) -> _Watch:
+    """The loop after a step to `x`, with what it added to the sums and whether it was a return."""
+    away = x - x0
+    low, high = (sum_rows(normal * (y - x0)) for y in (loop.x, x))
+    crossed = (result == Result.successful) & (low < 0) & (high >= 0)
+
+    def returned() -> tuple[Array, Array]:
+        return _landing(loop.x - x0, away, dt * loop.slope, dt * slope, normal)
+
+    fraction, distance = jax.lax.cond(jnp.any(crossed), returned, lambda: (low, low))
+    hit = crossed & (distance < close)
+    when = (loop.step.astype(dt.dtype) + fraction) * dt
+    return _Watch(
+        step=loop.step + 1,
+        x=x,
+        slope=slope,
+        result=result,
+        moved=loop.moved + away,
+        squares=loop.squares + sum_rows(away * away),
+        speeds=loop.speeds + sum_rows(slope * slope),
+        largest=jnp.maximum(loop.largest, sum_rows(x * x)),
+        miss=jnp.where(crossed, jnp.minimum(loop.miss, distance), loop.miss),
+        hits=loop.hits + hit,
+        first_hit=jnp.where(hit & (loop.hits == 0), when, loop.first_hit),
+    )
 
 
 def _landing(

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from .._checks import is_concrete, require_finite, require_positive
 from .._errors import JaxoscError
-from ..fields import AbstractField, require_size
+from ..fields import AbstractField
 from ..simulate.checked_facts import checked_facts
 from ..simulate.devices import devices_for, spread
 from ..simulate.members import Members, pair_members
@@ -22,6 +22,7 @@ from ..simulate.steppers import stepper_of
 from ..solvers import lanes_of
 from ..solvers.facts import Facts
 from .growth import Growth, Schedule, grow, schedule_of
+from .starts import floating
 from .tangents import solver_for
 
 
@@ -132,17 +133,15 @@ def _unflattened(growth: Growth, shape: tuple[int, ...]) -> Growth:
 
 
 def _checked_start(field: Any, y0: Any) -> Array | np.ndarray:
-    if not isinstance(y0, np.ndarray):
-        y0 = jnp.asarray(y0)
-    if not jnp.issubdtype(y0.dtype, jnp.floating):
-        y0 = y0.astype(jnp.result_type(float))
     if isinstance(field, AbstractField):
-        y0 = y0.astype(jnp.result_type(y0, field.dtype))
-        require_size(field, y0)
-    elif not callable(field):
+        return floating(field, "y0", y0)
+    if not callable(field):
         raise JaxoscError(
             f"Got the field {field!r}, expected a jo.CurrentRNN, a jo.RateRNN or a function f(t, y, args): pass one."
         )
+    y0 = y0 if isinstance(y0, np.ndarray) else jnp.asarray(y0)
+    if not jnp.issubdtype(y0.dtype, jnp.floating):
+        y0 = y0.astype(jnp.result_type(float))
     require_finite("y0", y0)
     if y0.ndim == 0 or 0 in y0.shape:
         raise JaxoscError(f"Got y0 of shape {y0.shape}, expected (..., n) with at least one start: pass one.")

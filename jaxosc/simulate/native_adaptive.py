@@ -27,14 +27,12 @@ def native_adaptive_case(lanes: Lanes, dtype: Any, method: AbstractMethod) -> na
     name = np.dtype(dtype).name
     simple = type(lanes.activation) is Tanh and lanes.form == "current" and lanes.drive is None
     fits = 2 <= lanes.size <= _choices.NATIVE_UP_TO and name in native.C_TYPES
-    projected, series = isinstance(method, ProjectedMethod), method
-    if isinstance(method, ProjectedMethod):
-        series = method.method
+    step: Literal["projected", "taylor"] = "projected" if isinstance(method, ProjectedMethod) else "taylor"
+    series = method.method if isinstance(method, ProjectedMethod) else method
     # The plain energy, that of a skew W without bias.
-    plain = lanes.skew and lanes.bias is None and lanes.energy_weights is None
-    if not isinstance(series, TaylorMethod) or not simple or not fits or (projected and not plain):
+    knows_energy = lanes.skew and lanes.bias is None and lanes.energy_weights is None
+    if not isinstance(series, TaylorMethod) or not simple or not fits or (step == "projected" and not knows_energy):
         return None
-    step: Literal["projected", "taylor"] = "projected" if projected else "taylor"
     return native.Case(lanes.size, name, "tanh_of", step, lanes.matrix.shape[-1] > 1, series.order)
 
 

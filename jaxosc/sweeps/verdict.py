@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .._results import ORBITS, Result
+from ..orbits.verdicts import MEGNO_CHAOTIC, MEGNO_REGULAR
 from .plan import Combination
 from .spec import Sweep
 
@@ -29,7 +30,6 @@ COLLAPSE_FACTOR = 1e-3
 REST_FACTOR = 1e-6
 PERIODIC_TOLERANCE = 1e-2
 FEWEST_CROSSINGS = 3
-CHAOTIC_FROM, REGULAR_UP_TO = 4.0, 2.5
 FEWEST_TURNS = 100
 
 
@@ -84,7 +84,7 @@ def _by_growth(measured: dict[str, np.ndarray], bound: Any) -> tuple[Any, Any]:
     if megno is None:
         return False, False
     turns = measured.get("crossings", np.zeros(megno.shape, int))
-    return bound & (megno > CHAOTIC_FROM), bound & (megno < REGULAR_UP_TO) & (turns >= FEWEST_TURNS)
+    return bound & (megno > MEGNO_CHAOTIC), bound & (megno < MEGNO_REGULAR) & (turns >= FEWEST_TURNS)
 
 
 def _conservative(sweep: Sweep, combination: Combination) -> bool:

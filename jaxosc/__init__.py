@@ -5,8 +5,8 @@
     weight = jo.weights.DenseSkew.random(jax.random.key(0), 8)
     solution = jo.simulate(jo.CurrentRNN(weight), 0.5 * jax.numpy.ones(8), t1=1000.0, dt=0.1)
 
-Importing changes no JAX setting and loads no plotting or storage library; `jo.orbits`, `jo.sweeps`, `jo.plotting` and
-`jo.report` are loaded at first use.
+Importing changes no JAX setting and loads no plotting or storage library; `jo.orbits`, `jo.tuning`, `jo.sweeps`,
+`jo.plotting` and `jo.report` are loaded at first use.
 """
 
 import importlib
@@ -54,7 +54,7 @@ from .structure import Structure as Structure, structure as structure
 
 __version__ = "0.1.0"
 
-_LAZY = ("orbits", "sweeps", "plotting", "report")
+_LAZY = ("orbits", "tuning", "sweeps", "plotting", "report")
 
 
 def __getattr__(name: str) -> Any:

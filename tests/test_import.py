@@ -2,7 +2,19 @@
 
 import json
 
-HEAVY = ("xarray", "zarr", "dask", "distributed", "matplotlib", "pandas", "pydantic", "rich", "jinja2", "cyclopts")
+HEAVY = (
+    "xarray",
+    "zarr",
+    "dask",
+    "distributed",
+    "matplotlib",
+    "pandas",
+    "pydantic",
+    "rich",
+    "jinja2",
+    "cyclopts",
+    "optax",
+)
 
 LOADED = """
 import json, sys

@@ -63,7 +63,7 @@ SAME_ROOM = {
 EVERYWHERE = {"jax", "jaxtyping", "equinox", "numpy"}
 NUMERICS = {"diffrax", "optimistix", "lineax"}  # from floor 3 up
 GATES = {
-    "tuning": {"optax"},
+    "tuning": {"optax", "rich"},
     "memory": {"optax"},
     "sweeps": {"xarray", "zarr", "dask", "distributed", "pydantic", "rich"},
     "plotting": {"matplotlib", "cycler"},

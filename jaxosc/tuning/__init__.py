@@ -1,0 +1,1 @@
+"""Tuning: networks that oscillate at wanted frequencies or with a wanted waveform (floor 6)."""

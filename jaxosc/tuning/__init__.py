@@ -1,1 +1,16 @@
 """Tuning: networks that oscillate at wanted frequencies or with a wanted waveform (floor 6)."""
+
+from .frequency_tuning import tune_frequency as tune_frequency
+from .measures import (
+    AbstractMeasure as AbstractMeasure,
+    EventReturns as EventReturns,
+    Line as Line,
+    Measured as Measured,
+    PairFormula as PairFormula,
+    Returns as Returns,
+    Rotation as Rotation,
+)
+from .outcomes import Outcome as Outcome
+from .time_scale import rescaled as rescaled
+from .tuned import Tuned as Tuned
+from .turning import orbit_frequency as orbit_frequency

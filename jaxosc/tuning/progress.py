@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 from rich.console import Console
@@ -45,10 +46,18 @@ class Watch:
             spent = now - self._begun
             left = spent * (self._total - done) / max(done, 1)
             self._console.print(
-                f"{self._name}: {done}/{self._total}, {told}, {spent:.0f} s, at most {left:.0f} s left",
+                f"{self._name}: {done}/{self._total}{told and ', '}{told}, {spent:.0f} s, at most {left:.0f} s left",
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def part(self, begin: float, end: float) -> Callable[[float], None]:
+        """For a part of the work that tells its own share, 0 to 1: shows it between two shares of the whole."""
+
+        def tell(share: float) -> None:
+            self(round(self._total * (begin + (end - begin) * share)))
+
+        return tell
 
     def _move_bar(self, done: int, told: str) -> None:
         if self._bar is None:

@@ -1,5 +1,10 @@
 """Tuning: networks that oscillate at wanted frequencies or with a wanted waveform (floor 6)."""
 
+from .curves import (
+    FrequencyCurve as FrequencyCurve,
+    energy_for_frequency as energy_for_frequency,
+    frequency_curve as frequency_curve,
+)
 from .frequency_tuning import tune_frequency as tune_frequency
 from .measures import (
     AbstractMeasure as AbstractMeasure,

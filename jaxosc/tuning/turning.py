@@ -173,7 +173,7 @@ def measured_in_groups(
 
 @eqx.filter_jit
 def _taken_and_rescaled(
-    networks: AbstractField, starts: Array, members: Int[np.ndarray, " some"], speed: Array
+    networks: AbstractField, starts: Array, members: Int[Array | np.ndarray, " some"], speed: Array
 ) -> tuple[AbstractField, Array]:
     networks, starts = jax.tree.map(lambda leaf: leaf[members], (networks, starts))
     return rescaled(networks, starts, speed)

@@ -1,12 +1,26 @@
 /* Forward Euler: x + dt (gain W sigma(x) + bias - leak x) in every lane of a block. */
 
+/* sigma of two neurons of a lane. */
+INLINE void activate_two(vec x, vec y, vec *s, vec *t) {
+  if (ACTIVATION == tanh_of) {
+    tanh_of_two(x, y, s, t);
+  } else {
+    *s = ACTIVATION(x);
+    *t = ACTIVATION(y);
+  }
+}
+
 #if BY_NEURON
 
 static void step(vec *y, const struct networks *w, const struct job *job, const int groups) {
   vec t[LANES * PARTS], sum[LANES * PARTS];
 #pragma GCC unroll 16
   for (int k = 0; k < LANES * PARTS; k++) {
-    t[k] = ACTIVATION(y[k]);
+    /* Never across lanes: what becomes of one does not depend on its neighbours. */
+    if (PARTS % 2)
+      t[k] = ACTIVATION(y[k]);
+    else if (k % 2 == 0)
+      activate_two(y[k], y[k + 1], &t[k], &t[k + 1]);
     sum[k] = spread(0);
   }
   const real *single = (const real *)t;
@@ -91,9 +105,12 @@ INLINE void step(vec *y, vec *first, const struct networks *w, const struct job 
   vec t[N * GROUPS];
   /* Not unrolled over the rows: with all of them in sight the compiler interleaves what does not fit the registers. */
 #pragma GCC unroll 1
-  for (int i = 0; i < N; i++)
+  for (int i = 0; i < N / 2 * 2; i += 2)
 #pragma GCC unroll 8
-    for (int g = 0; g < groups; g++) t[i * groups + g] = ACTIVATION(y[i * groups + g]);
+    for (int k = i * groups; k < (i + 1) * groups; k++) activate_two(y[k], y[k + groups], &t[k], &t[k + groups]);
+  if (N % 2)
+#pragma GCC unroll 8
+    for (int k = (N - 1) * groups; k < N * groups; k++) t[k] = ACTIVATION(y[k]);
   euler_all(y, t, w, job, groups);
 }
 

@@ -5,6 +5,10 @@
 
 #include <stdint.h>
 
+#if defined(__AVX512DQ__)
+#include <immintrin.h>
+#endif
+
 typedef REAL real;
 
 #if defined(__AVX512F__)
@@ -74,13 +78,44 @@ INLINE vec polynomial(const real *coefficients, int length, vec x) {
 
 #define LENGTH(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
-/* x P(x^2) / Q(x^2), clamped where tanh has rounded to 1; the numbers come with the command line. */
+/* As `clamped`, in one instruction where there is one, which may make `most` of a NaN: for what is added to the number
+   that it comes from, and does not hide it. */
+INLINE vec within(vec x, real most) {
+#if defined(__AVX512DQ__)
+  enum { SMALLER_SIZE = 2 };
+  return sizeof(real) == 4 ? (vec)_mm512_range_ps((__m512)x, (__m512)spread(most), SMALLER_SIZE)
+                           : (vec)_mm512_range_pd((__m512d)x, (__m512d)spread(most), SMALLER_SIZE);
+#else
+  return clamped(x, most);
+#endif
+}
+
+/* The numbers of `rational_tanh.py` come with the command line. */
 static const real TOP[] = {TANH_TOP}, BOTTOM[] = {TANH_BOTTOM};
 
-INLINE vec tanh_of(vec x) {
-  x = clamped(x, TANH_MOST);
+/* tanh x = 2 above / below. */
+INLINE void tanh_parts(vec x, vec *above, vec *below) {
+  x = within(x, TANH_MOST);
   const vec square = x * x;
-  return x * polynomial(TOP, LENGTH(TOP), square) / polynomial(BOTTOM, LENGTH(BOTTOM), square);
+  const vec p = x * polynomial(TOP, LENGTH(TOP), square), q = polynomial(BOTTOM, LENGTH(BOTTOM), square);
+  *above = p * q;
+  *below = rounded(q * q) + p * p;
+}
+
+INLINE vec tanh_of(vec x) {
+  vec above, below;
+  tanh_parts(x, &above, &below);
+  return (above + above) / below;
+}
+
+/* tanh of two neurons of a lane for one division, which takes as long as half of the rest. */
+INLINE void tanh_of_two(vec x, vec y, vec *s, vec *t) {
+  vec above_x, below_x, above_y, below_y;
+  tanh_parts(x, &above_x, &below_x);
+  tanh_parts(y, &above_y, &below_y);
+  const vec share = 2 / (below_x * below_y);
+  *s = above_x * below_y * share;
+  *t = above_y * below_x * share;
 }
 
 INLINE vec identity_of(vec x) { return x; }

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#if defined(__AVX512DQ__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -27,7 +27,9 @@ typedef REAL real;
 #define INLINE static inline __attribute__((always_inline))
 
 typedef real vec __attribute__((vector_size(BYTES)));
-typedef __typeof__((vec){} < (vec){}) mask;
+/* Whole numbers as long as a number of this type, and vectors of them, which comparisons give. */
+typedef __typeof__(__builtin_choose_expr(sizeof(real) == 4, (int32_t)0, (int64_t)0)) integer;
+typedef integer mask __attribute__((vector_size(BYTES)));
 
 /* A value that is rounded before it is used: where a product has two uses, or a branch between, the compiler may or may
    not make it a part of a fused multiply-add, and chose differently for many lanes and for few. */
@@ -54,14 +56,21 @@ INLINE real total(vec x) {
    stays one, as it is the first operand of the comparison that fails. */
 INLINE vec chosen(mask which, vec yes, vec no) { return (vec)((which & (mask)yes) | (~which & (mask)no)); }
 
+/* |x|, by its bits. */
+INLINE vec size_of(vec x) { return (vec)((mask)x & ~((integer)1 << (8 * sizeof(real) - 1))); }
+
 /* Whether a mask has any bit. */
 INLINE int anywhere(mask which) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi64_mask((__m512i)which, (__m512i)which) != 0;
+#else
   typedef int64_t words __attribute__((vector_size(BYTES)));
   const words all = (words)which;
   int64_t any = 0;
 #pragma GCC unroll 8
   for (int k = 0; k < BYTES / 8; k++) any |= all[k];
   return any != 0;
+#endif
 }
 
 INLINE vec clamped(vec x, real most) {
@@ -93,11 +102,18 @@ INLINE vec within(vec x, real most) {
 /* The numbers of `rational_tanh.py` come with the command line. */
 static const real TOP[] = {TANH_TOP}, BOTTOM[] = {TANH_BOTTOM};
 
-/* tanh x = 2 above / below. */
-INLINE void tanh_parts(vec x, vec *above, vec *below) {
+/* tanh(x / 2) = p / q. */
+INLINE void half_tanh_parts(vec x, vec *p, vec *q) {
   x = within(x, TANH_MOST);
   const vec square = x * x;
-  const vec p = x * polynomial(TOP, LENGTH(TOP), square), q = polynomial(BOTTOM, LENGTH(BOTTOM), square);
+  *p = x * polynomial(TOP, LENGTH(TOP), square);
+  *q = polynomial(BOTTOM, LENGTH(BOTTOM), square);
+}
+
+/* tanh x = 2 above / below. */
+INLINE void tanh_parts(vec x, vec *above, vec *below) {
+  vec p, q;
+  half_tanh_parts(x, &p, &q);
   *above = p * q;
   *below = rounded(q * q) + p * p;
 }

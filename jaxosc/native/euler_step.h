@@ -43,6 +43,16 @@ static void step(vec *y, const struct networks *w, const struct job *job, const 
 
 #else
 
+/* One vector of states, from what W brings to it. */
+INLINE void advance(vec *y, vec sum, const struct networks *w, const struct job *job, int k, int g) {
+  if (!w->plain) {
+    sum = gained(w, sum, g);
+    if (w->has_bias) sum += w->bias[k];
+    if (w->has_leak) sum -= w->leak[g] * y[k];
+  }
+  y[k] += job->dt * sum;
+}
+
 #if OWN
 
 /* No weight serves two lanes: vector by vector, so that sigma of all neurons is loaded once for many rows. */
@@ -56,13 +66,7 @@ INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const str
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) sum[r] += WEIGHT(i + r, j, g) * t[j * groups + g];
 #pragma GCC unroll 8
-  for (int r = 0; r < rows; r++) {
-    vec rate = gained(w, sum[r], g);
-    const int k = (i + r) * groups + g;
-    if (w->has_bias) rate += w->bias[k];
-    if (w->has_leak) rate -= w->leak[g] * y[k];
-    y[k] += job->dt * rate;
-  }
+  for (int r = 0; r < rows; r++) advance(y, sum[r], w, job, (i + r) * groups + g, g);
 }
 
 INLINE void euler_all(vec *y, const vec *t, const struct networks *w, const struct job *job, const int groups) {
@@ -84,13 +88,7 @@ INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const str
 #pragma GCC unroll 8
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
-    for (int g = 0; g < groups; g++) {
-      vec rate = gained(w, sum[r][g], g);
-      const int k = (i + r) * groups + g;
-      if (w->has_bias) rate += w->bias[k];
-      if (w->has_leak) rate -= w->leak[g] * y[k];
-      y[k] += job->dt * rate;
-    }
+    for (int g = 0; g < groups; g++) advance(y, sum[r][g], w, job, (i + r) * groups + g, g);
 }
 
 INLINE void euler_all(vec *y, const vec *t, const struct networks *w, const struct job *job, const int groups) {
@@ -107,10 +105,13 @@ INLINE void step(vec *y, vec *first, const struct networks *w, const struct job 
 #pragma GCC unroll 1
   for (int i = 0; i < N / 2 * 2; i += 2)
 #pragma GCC unroll 8
-    for (int k = i * groups; k < (i + 1) * groups; k++) activate_two(y[k], y[k + groups], &t[k], &t[k + groups]);
+    for (int g = 0; g < groups; g++) {
+      const int k = i * groups + g;
+      activate_two(y[k], y[k + groups], &t[k], &t[k + groups]);
+    }
   if (N % 2)
 #pragma GCC unroll 8
-    for (int k = (N - 1) * groups; k < N * groups; k++) t[k] = ACTIVATION(y[k]);
+    for (int g = 0; g < groups; g++) t[(N - 1) * groups + g] = ACTIVATION(y[(N - 1) * groups + g]);
   euler_all(y, t, w, job, groups);
 }
 

@@ -48,21 +48,23 @@ static void take(struct networks *w, const struct given *given, int k, long lane
 #endif
 
 /* Rows at a time: their sums fill half of the registers. */
+#if !defined(ROWS)
 #define ROWS (GROUPS <= 2 ? 8 : 4)
+#endif
 
 /* sum[r][g] += W[i + r, j] t[j] for `begin` <= j < `end`. */
 INLINE void add_rows(vec sum[ROWS][GROUPS], const struct networks *w, const vec *t, int i, const int rows, int begin,
                      int end, const int groups) {
 #pragma GCC unroll 2
   for (int j = begin; j < end; j++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
       for (int g = 0; g < groups; g++) sum[r][g] += WEIGHT(i + r, j, g) * t[j * groups + g];
 }
 
 INLINE void nothing(vec sum[ROWS][GROUPS], const int rows, const int groups) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
     for (int g = 0; g < groups; g++) sum[r][g] = spread(0);

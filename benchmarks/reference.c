@@ -9,7 +9,7 @@
 #include "vectors.h"
 
 _Static_assert(N % 2 == 0, "two neurons for one division");
-_Static_assert(N <= 4 || (N <= 16 ? N % 4 : N % (2 * WIDTH)) == 0, "whole groups of rows, and pairs of vectors of large W");
+_Static_assert(N <= 4 || (N <= 16 ? N % 4 : N % (2 * WIDTH)) == 0, "whole groups of rows, pairs of vectors of large W");
 
 /* Members go across the vectors, GROUPS vectors at a time: enough to hide how long a tanh takes, few enough for the
    sums of some rows to stay in registers. */

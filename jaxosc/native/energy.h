@@ -5,14 +5,14 @@
 
 #include "functions.h"
 
-/* cosh x = 1 + p / q near 0, where small energies keep their digits, and cosh x = exp(|x| - log 2) (1 + p / q) beyond. */
+/* cosh x = 1 + p / q near 0, where small energies keep their digits, and exp(|x| - log 2) (1 + p / q) beyond. */
 #define NEAR_ZERO 2
 
 /* Neurons for one logarithm: so many that the products of their q and 1 + p / q stay numbers of the type. */
 #define ONE_LOGARITHM (sizeof(real) == 4 ? 24 : 64)
 
-/* The p and q above from tanh(x / 2) = r: cosh x = 1 + 2 r^2 / (1 - r^2), and exp(-2 |x|) = ((1 - |r|) / (1 + |r|))^2. An
-   exponential would cost more. */
+/* The p and q above from tanh(x / 2) = r: cosh x = 1 + 2 r^2 / (1 - r^2), and exp(-2 |x|) = ((1 - |r|) / (1 + |r|))^2.
+   An exponential would cost more. */
 INLINE void cosh_parts(vec x, mask near, vec *p, vec *q) {
   vec above, below;
   half_tanh_parts(x, &above, &below);

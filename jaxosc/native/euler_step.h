@@ -53,9 +53,10 @@ INLINE void advance(vec *y, vec sum, const struct networks *w, const struct job 
   y[k] += job->dt * sum;
 }
 
-#if OWN
+#if OWN || N <= 4
 
-/* No weight serves two lanes: vector by vector, so that sigma of all neurons is loaded once for many rows. */
+/* No weight serves two lanes, or all stay in registers: vector by vector, so that sigma of all neurons is loaded once
+   for many rows. */
 INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const struct job *job, int g, int i,
                        const int rows, const int groups) {
   vec sum[8];

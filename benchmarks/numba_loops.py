@@ -26,7 +26,8 @@ def rational_tanh(dtype: str) -> Any:
     @numba.njit(fastmath=True, error_model="numpy")
     def tanh(x: Any) -> Any:
         x = min(max(x, -most), most)
-        return x * top(x * x) / bottom(x * x)
+        p, q = x * top(x * x), bottom(x * x)
+        return (p * q + p * q) / (q * q + p * p)
 
     return tanh
 

@@ -8,7 +8,8 @@
 
 #include "vectors.h"
 
-_Static_assert(N <= 4 || (N <= 16 ? N % 4 : N % WIDTH) == 0, "whole groups of rows, and whole vectors of large W");
+_Static_assert(N % 2 == 0, "two neurons for one division");
+_Static_assert(N <= 4 || (N <= 16 ? N % 4 : N % (2 * WIDTH)) == 0, "whole groups of rows, pairs of vectors of large W");
 
 /* Members go across the vectors, GROUPS vectors at a time: enough to hide how long a tanh takes, few enough for the
    sums of some rows to stay in registers. */
@@ -37,9 +38,9 @@ static void scatter(const block y, real *out, long begin, long members) {
 INLINE void activate(block t, const block y) {
   /* Not unrolled over i: with all of them in sight the compiler interleaves what does not fit the registers. */
 #pragma GCC unroll 1
-  for (int i = 0; i < N; i++)
+  for (int i = 0; i < N; i += 2)
 #pragma GCC unroll 8
-    for (int g = 0; g < GROUPS; g++) t[i][g] = tanh_of(y[i][g]);
+    for (int g = 0; g < GROUPS; g++) tanh_of_two(y[i][g], y[i + 1][g], &t[i][g], &t[i + 1][g]);
 }
 
 /* Beyond that so many rows at a time (N is a multiple): their sums and a vector of each group fill the registers. */
@@ -130,7 +131,7 @@ INLINE void step_together(vec y[TOGETHER][PARTS], const vec columns[TOGETHER][N]
   for (int m = 0; m < TOGETHER; m++)
 #pragma GCC unroll 16
     for (int p = 0; p < PARTS; p++) {
-      t[m][p] = tanh_of(y[m][p]);
+      if (p % 2 == 0) tanh_of_two(y[m][p], y[m][p + 1], &t[m][p], &t[m][p + 1]);
       sum[m][p] = spread(0);
     }
   const real *single = (const real *)t;
@@ -170,7 +171,8 @@ real tanh_turns(real first, long turns) {
   for (long turn = 0; turn < turns; turn++)
     for (int k = 0; k < TANH_COUNT / WIDTH; k += 4)
 #pragma GCC unroll 4
-      for (int u = 0; u < 4; u++) tanh_values[k + u] = tanh_of(tanh_values[k + u]);
+      for (int u = k; u < k + 4; u += 2)
+        tanh_of_two(tanh_values[u], tanh_values[u + 1], &tanh_values[u], &tanh_values[u + 1]);
   return tanh_values[1][0];
 }
 

@@ -1,12 +1,26 @@
 /* Forward Euler: x + dt (gain W sigma(x) + bias - leak x) in every lane of a block. */
 
+/* sigma of two neurons of a lane. */
+INLINE void activate_two(vec x, vec y, vec *s, vec *t) {
+  if (ACTIVATION == tanh_of) {
+    tanh_of_two(x, y, s, t);
+  } else {
+    *s = ACTIVATION(x);
+    *t = ACTIVATION(y);
+  }
+}
+
 #if BY_NEURON
 
 static void step(vec *y, const struct networks *w, const struct job *job, const int groups) {
   vec t[LANES * PARTS], sum[LANES * PARTS];
 #pragma GCC unroll 16
   for (int k = 0; k < LANES * PARTS; k++) {
-    t[k] = ACTIVATION(y[k]);
+    /* Never across lanes: what becomes of one does not depend on its neighbours. */
+    if (PARTS % 2)
+      t[k] = ACTIVATION(y[k]);
+    else if (k % 2 == 0)
+      activate_two(y[k], y[k + 1], &t[k], &t[k + 1]);
     sum[k] = spread(0);
   }
   const real *single = (const real *)t;
@@ -29,9 +43,20 @@ static void step(vec *y, const struct networks *w, const struct job *job, const 
 
 #else
 
-#if OWN
+/* One vector of states, from what W brings to it. */
+INLINE void advance(vec *y, vec sum, const struct networks *w, const struct job *job, int k, int g) {
+  if (!w->plain) {
+    sum = gained(w, sum, g);
+    if (w->has_bias) sum += w->bias[k];
+    if (w->has_leak) sum -= w->leak[g] * y[k];
+  }
+  y[k] += job->dt * sum;
+}
 
-/* No weight serves two lanes: vector by vector, so that sigma of all neurons is loaded once for many rows. */
+#if OWN || N <= 4
+
+/* No weight serves two lanes, or all stay in registers: vector by vector, so that sigma of all neurons is loaded once
+   for many rows. */
 INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const struct job *job, int g, int i,
                        const int rows, const int groups) {
   vec sum[8];
@@ -42,13 +67,7 @@ INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const str
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) sum[r] += WEIGHT(i + r, j, g) * t[j * groups + g];
 #pragma GCC unroll 8
-  for (int r = 0; r < rows; r++) {
-    vec rate = gained(w, sum[r], g);
-    const int k = (i + r) * groups + g;
-    if (w->has_bias) rate += w->bias[k];
-    if (w->has_leak) rate -= w->leak[g] * y[k];
-    y[k] += job->dt * rate;
-  }
+  for (int r = 0; r < rows; r++) advance(y, sum[r], w, job, (i + r) * groups + g, g);
 }
 
 INLINE void euler_all(vec *y, const vec *t, const struct networks *w, const struct job *job, const int groups) {
@@ -70,13 +89,7 @@ INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const str
 #pragma GCC unroll 8
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
-    for (int g = 0; g < groups; g++) {
-      vec rate = gained(w, sum[r][g], g);
-      const int k = (i + r) * groups + g;
-      if (w->has_bias) rate += w->bias[k];
-      if (w->has_leak) rate -= w->leak[g] * y[k];
-      y[k] += job->dt * rate;
-    }
+    for (int g = 0; g < groups; g++) advance(y, sum[r][g], w, job, (i + r) * groups + g, g);
 }
 
 INLINE void euler_all(vec *y, const vec *t, const struct networks *w, const struct job *job, const int groups) {
@@ -91,9 +104,15 @@ INLINE void step(vec *y, vec *first, const struct networks *w, const struct job 
   vec t[N * GROUPS];
   /* Not unrolled over the rows: with all of them in sight the compiler interleaves what does not fit the registers. */
 #pragma GCC unroll 1
-  for (int i = 0; i < N; i++)
+  for (int i = 0; i < N / 2 * 2; i += 2)
 #pragma GCC unroll 8
-    for (int g = 0; g < groups; g++) t[i * groups + g] = ACTIVATION(y[i * groups + g]);
+    for (int g = 0; g < groups; g++) {
+      const int k = i * groups + g;
+      activate_two(y[k], y[k + groups], &t[k], &t[k + groups]);
+    }
+  if (N % 2)
+#pragma GCC unroll 8
+    for (int g = 0; g < groups; g++) t[(N - 1) * groups + g] = ACTIVATION(y[(N - 1) * groups + g]);
   euler_all(y, t, w, job, groups);
 }
 

@@ -48,7 +48,7 @@ INLINE pair chosen_pair(mask which, pair yes, pair no) {
   return (pair){chosen(which, yes.high, no.high), chosen(which, yes.low, no.low)};
 }
 
-/* exp(x) - 1 for x <= 0, as `expm1_of`, with what its sums lost. */
+/* exp(x) - 1 for x <= 0, with what its sums lost. */
 INLINE pair expm1_pair(vec x) {
   vec scale;
   pair r;

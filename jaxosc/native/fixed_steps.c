@@ -9,6 +9,7 @@
    and a lane that leaves is found as the engine in JAX finds it (see `simulate/engine.py`): one look every SAMPLE_EVERY
    steps, and if somebody has left, those steps again with a look at the suspects after each. */
 
+#include <stddef.h>
 #include <string.h>
 
 #include "calls.h"
@@ -56,11 +57,17 @@ struct job {
 };
 
 /* The measures of a block: the largest squared norm and its step; crossings of zero by neuron 0; the energy at the
-   start, its largest drift and the step of that. */
+   start, its largest drift and the step of that. Vectors of lanes are read at once, so all start at whole ones. */
 struct measures {
-  real norm[LANES], last_fraction[LANES], first[LANES], deviation[LANES], squares[LANES], start[LANES], worst[LANES];
-  int32_t norm_at[LANES], count[LANES], last_step[LANES], worst_at[LANES];
+  real norm[LANES] ALIGNED, last_fraction[LANES], first[LANES], deviation[LANES], squares[LANES];
+  integer norm_at[LANES] ALIGNED;
+  int32_t count[LANES], last_step[LANES];
+  /* From here on, what a step does not touch. */
+  real start[LANES] ALIGNED, worst[LANES] ALIGNED;
+  integer worst_at[LANES] ALIGNED;
 };
+
+#define TOUCHED offsetof(struct measures, start)
 
 #if SPLITTING
 #include "splitting_step.h"
@@ -70,26 +77,23 @@ struct measures {
 
 #include "measures.h"
 
-/* One step with its measures. */
-INLINE void glide(real *y, vec *first, struct measures *kept, const struct networks *w, const struct job *job,
-                  int32_t number, const int lanes, const int groups) {
-  real low[LANES] ALIGNED;
-  if (job->count != NULL)
-    for (int k = 0; k < lanes; k++) low[k] = *at(y, 0, k, lanes);
-#if BY_NEURON
-  step((vec *)y, w, job, groups);
-#else
-  step((vec *)y, first, w, job, groups);
-#endif
-  if (job->norm) measure_norms(kept, (vec *)y, number, lanes, groups);
-  if (job->count) measure_crossings(kept, low, y, number, lanes, lanes);
-}
-
-/* Steps number `from` to `to`, which nobody looks at. */
+/* Steps number `from` to `to` with their measures, at most SAMPLE_EVERY, which nobody looks at. */
 INLINE void stretch(real *y, vec *first, struct measures *kept, const struct networks *w, const struct job *job,
                     int32_t from, int32_t to, const int groups) {
+  const int lanes = BY_NEURON ? LANES : groups * WIDTH;
+  struct course course;
+  if (job->count) begin_course(&course, y, lanes, groups);
 #pragma GCC unroll 1
-  for (int32_t k = from; k < to; k++) glide(y, first, kept, w, job, k, BY_NEURON ? LANES : groups * WIDTH, groups);
+  for (int32_t k = from; k < to; k++) {
+#if BY_NEURON
+    step((vec *)y, w, job, groups);
+#else
+    step((vec *)y, first, w, job, groups);
+#endif
+    if (job->norm) measure_norms(kept, (vec *)y, k, lanes, groups);
+    if (job->count) follow(&course, y, k - from + 1, lanes, groups);
+  }
+  if (job->count) end_course(kept, &course, from, to, lanes, groups);
 }
 
 #define STRETCH(name, groups)                                                                               \
@@ -191,7 +195,7 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
     int32_t next = (number / SAMPLE_EVERY + 1) * SAMPLE_EVERY;
     if (next > job->end) next = job->end;
     memcpy(y0, y, size);
-    if (job->norm || job->count) kept0 = kept;
+    if (job->norm || job->count) memcpy(&kept0, &kept, TOUCHED);
     go(y, first, &kept, &w, job, number, next);
     square_norms((vec *)y, norms, groups);
     int leaving = some_outside(norms, job->escape, lanes);
@@ -207,13 +211,13 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
       const int again = leaving && next > number + 1;
       if (again) {
         memcpy(y, y0, size);
-        kept = kept0;
+        memcpy(&kept, &kept0, TOUCHED);
         prepare((vec *)y, first, groups);
       }
       for (int32_t from = number; from < next; from++) {
         if (again) {
           memcpy(y0, y, size);
-          kept0 = kept;
+          memcpy(&kept0, &kept, TOUCHED);
           go(y, first, &kept, &w, job, from, from + 1);
           square_norms((vec *)y, norms, groups);
         }

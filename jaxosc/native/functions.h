@@ -38,45 +38,46 @@ INLINE vec exp_parts(vec x, vec *scale) {
 /* Beyond, the power of two is none. */
 #define EXP_MOST (sizeof(real) == 4 ? 87 : 708)
 
-/* exp(x) - 1 for x <= 0. */
-INLINE vec expm1_of(vec x) {
-  vec scale;
-  const vec small = exp_parts(chosen(x < spread(-EXP_MOST), spread(-EXP_MOST), x), &scale);
-  return scale * small + (scale - 1);
-}
-
 INLINE vec exp_of(vec x) {
   vec scale;
   const vec small = exp_parts(clamped(x, EXP_MOST), &scale);
   return scale * small + scale;
 }
 
-/* log(u) = k log(2) + log(m) for u = 2^k m, m in [sqrt(1/2), sqrt(2)): its two parts, k times the first part of log(2)
-   and the rest, to which `more` is added. Of numbers too small to be normal it is too large, at most by the digits that
-   they have lost. */
-INLINE vec log_parts(vec u, vec more, vec *whole) {
+/* k log(2) + log(m) in two parts, for f = (m - 1) / (m + 1), m in [2/3, 3/2]: k times the first part of log(2) and the
+   rest, to which `more` is added. */
+INLINE vec log_rest(mask k, vec f, vec more, vec *whole) {
   static const real series[] = {2.,      2. / 3,  2. / 5,  2. / 7,  2. / 9, 2. / 11,
                                 2. / 13, 2. / 15, 2. / 17, 2. / 19, 2. / 21};
-  const mask middle = (mask)spread((real)0.70710678118654752440), exponent = ((mask)u - middle) >> DIGITS;
-  const vec m = (vec)((mask)u - (exponent << DIGITS)), f = (m - 1) / (m + 1);
-  const vec k = __builtin_convertvector(exponent, vec);
-  *whole = k * (real)LOG_2_HIGH;
-  return f * polynomial(series, sizeof(real) == 4 ? 5 : 11, f * f) + (more + k * (real)LOG_2_LOW);
+  const vec times = __builtin_convertvector(k, vec);
+  *whole = times * (real)LOG_2_HIGH;
+  return f * polynomial(series, sizeof(real) == 4 ? 5 : 11, f * f) + (more + times * (real)LOG_2_LOW);
 }
 
-INLINE vec log_with(vec u, vec more) {
-  vec whole;
-  const vec rest = log_parts(u, more, &whole);
-  return whole + rest;
+/* log(u) in two parts, as above, with m in [sqrt(1/2), sqrt(2)). Of numbers too small to be normal it is too large, at
+   most by the digits that they have lost. */
+INLINE vec log_parts(vec u, vec more, vec *whole) {
+  const mask middle = (mask)spread((real)0.70710678118654752440), exponent = ((mask)u - middle) >> DIGITS;
+  const vec m = (vec)((mask)u - (exponent << DIGITS));
+  return log_rest(exponent, (m - 1) / (m + 1), more, whole);
 }
 
 /* log(x) for x >= 0; of 0 about -1e2 (float) or -7e2 (double), smaller than of any other number. */
-INLINE vec log_of(vec x) { return chosen(x == x, log_with(x, spread(0)), x); }
+INLINE vec log_of(vec x) {
+  vec whole;
+  const vec rest = log_parts(x, spread(0), &whole);
+  return chosen(x == x, whole + rest, x);
+}
 
-/* log(1 + x) for x >= 0: that of u = 1 + x, and what u lost. */
-INLINE vec log1p_of(vec x) {
-  const vec u = 1 + x;
-  return log_with(u, (x - (u - 1)) / u);
+/* log(1 + above / below) for above >= 0 and below > 0, small ones to their last digits, for one division. */
+INLINE vec log1p_of_ratio(vec above, vec below) {
+  const vec sum = below + above;
+  /* The difference of the bits is the exponent of the ratio, and its digits to a tenth. */
+  const mask exponent = ((mask)sum - (mask)below + ((integer)1 << (DIGITS - 1))) >> DIGITS;
+  const vec scaled = (vec)((mask)below + (exponent << DIGITS));
+  vec whole;
+  const vec rest = log_rest(exponent, chosen(exponent == 0, above, sum - scaled) / (sum + scaled), spread(0), &whole);
+  return whole + rest;
 }
 
 #endif

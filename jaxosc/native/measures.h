@@ -29,20 +29,31 @@ INLINE void square_norms(const vec *y, real *norms, const int groups) {
 INLINE void measure_norms(struct measures *kept, const vec *y, int32_t number, const int lanes, const int groups) {
   real norms[LANES] ALIGNED;
   square_norms(y, norms, groups);
+#if BY_NEURON
   for (int k = 0; k < lanes; k++) {
     const int larger = norms[k] > kept->norm[k];
     kept->norm[k] = larger ? norms[k] : kept->norm[k];
     kept->norm_at[k] = larger ? number : kept->norm_at[k];
   }
+#else
+#pragma GCC unroll 8
+  for (int g = 0; g < groups; g++) {
+    vec *most = (vec *)kept->norm + g;
+    mask *at = (mask *)kept->norm_at + g;
+    const vec norm = ((const vec *)norms)[g];
+    const mask larger = norm > *most;
+    *most = chosen(larger, norm, *most);
+    *at = (mask)chosen(larger, (vec)((mask){} + number), (vec)*at);
+  }
+#endif
 }
 
 /* As `Crossings.update`, for lanes `begin` to `end`. */
-INLINE void measure_crossings_of(struct measures *kept, const real *low, real *y, int32_t number, const int begin,
-                                 const int end, const int width) {
+INLINE void measure_crossings(struct measures *kept, const real *low, const real *high, int32_t number, const int begin,
+                              const int end) {
   for (int k = begin; k < end; k++) {
-    const real high = *at(y, 0, k, width);
-    if (!(low[k] < 0 && high >= 0)) continue;
-    const real fraction = low[k] / (low[k] - high);
+    if (!(low[k] < 0 && high[k] >= 0)) continue;
+    const real fraction = low[k] / (low[k] - high[k]);
     const real interval = (real)(number - kept->last_step[k]) + (fraction - kept->last_fraction[k]);
     if (kept->count[k] == 1) kept->first[k] = interval;
     if (kept->count[k] >= 1) {
@@ -56,16 +67,52 @@ INLINE void measure_crossings_of(struct measures *kept, const real *low, real *y
   }
 }
 
-/* Few steps are crossings. */
-INLINE void measure_crossings(struct measures *kept, const real *low, real *y, int32_t number, const int lanes,
-                              const int width) {
+/* Where neuron 0 of every lane has been since the beginning of a stretch, and a vector of lanes each that is negative
+   where it has crossed zero upward. */
+struct course {
+  real heights[SAMPLE_EVERY + 1][LANES] ALIGNED;
 #if !BY_NEURON
-  for (int begin = 0; begin < lanes; begin += WIDTH) {
-    if (!anywhere((*(const vec *)(low + begin) < spread(0)) & (*(vec *)(y + begin) >= spread(0)))) continue;
-    measure_crossings_of(kept, low, y, number, begin, begin + WIDTH, width);
-  }
+  mask crossed[GROUPS];
+#endif
+};
+
+INLINE void begin_course(struct course *course, real *y, const int lanes, const int groups) {
+  for (int k = 0; k < lanes; k++) course->heights[0][k] = *at(y, 0, k, lanes);
+#if !BY_NEURON
+  for (int g = 0; g < groups; g++) course->crossed[g] = (mask){};
+#endif
+}
+
+/* After `place` steps. */
+INLINE void follow(struct course *course, real *y, const int place, const int lanes, const int groups) {
+#if BY_NEURON
+  for (int k = 0; k < lanes; k++) course->heights[place][k] = *at(y, 0, k, lanes);
 #else
-  measure_crossings_of(kept, low, y, number, 0, lanes, width);
+#pragma GCC unroll 8
+  for (int g = 0; g < groups; g++) {
+    vec *height = (vec *)course->heights[place - 1] + g, now = ((const vec *)y)[g];
+    ((vec *)course->heights[place])[g] = now;
+    /* By their signs, where -0 counts as 0. */
+    course->crossed[g] |= (mask)*height & ~(mask)(now + 0);
+  }
+#endif
+}
+
+/* Crossings are rare, and looked for where there is one. */
+INLINE void end_course(struct measures *kept, const struct course *course, int32_t from, int32_t to, const int lanes,
+                       const int groups) {
+#if BY_NEURON
+  for (int32_t k = from; k < to; k++)
+    measure_crossings(kept, course->heights[k - from], course->heights[k - from + 1], k, 0, lanes);
+#else
+  for (int g = 0; g < groups; g++) {
+    if (!anywhere(course->crossed[g] < 0)) continue;
+    for (int32_t k = from; k < to; k++) {
+      const real *low = course->heights[k - from], *high = course->heights[k - from + 1];
+      if (anywhere((((const vec *)low)[g] < 0) & (((const vec *)high)[g] >= 0)))
+        measure_crossings(kept, low, high, k, g * WIDTH, (g + 1) * WIDTH);
+    }
+  }
 #endif
 }
 
@@ -79,6 +126,7 @@ INLINE void measure_energy(struct measures *kept, real *y, int32_t number, const
 #else
   for (int g = 0; g < groups; g++) ((vec *)energies)[g] = energy_of((const vec *)y + g, groups, N);
 #endif
+#if BY_NEURON
   for (int k = 0; k < lanes; k++) {
     const real scale = kept->start[k] < 0 ? -kept->start[k] : kept->start[k];
     const real drift = (energies[k] - kept->start[k]) / (scale > tiny ? scale : tiny);
@@ -86,4 +134,15 @@ INLINE void measure_energy(struct measures *kept, real *y, int32_t number, const
     kept->worst[k] = larger ? drift : kept->worst[k];
     kept->worst_at[k] = larger ? number : kept->worst_at[k];
   }
+#else
+  for (int g = 0; g < groups; g++) {
+    vec *worst = (vec *)kept->worst + g;
+    mask *at = (mask *)kept->worst_at + g;
+    const vec start = ((const vec *)kept->start)[g], scale = size_of(start);
+    const vec drift = (((const vec *)energies)[g] - start) / chosen(scale > spread(tiny), scale, spread(tiny));
+    const mask larger = size_of(drift) > size_of(*worst);
+    *worst = chosen(larger, drift, *worst);
+    *at = (mask)chosen(larger, (vec)((mask){} + number), (vec)*at);
+  }
+#endif
 }

@@ -12,7 +12,7 @@ struct networks {
   const vec *own;
   const real *shared;
   vec gain[GROUPS], leak[GROUPS];
-  int has_gain, has_bias, has_leak;
+  int has_gain, has_bias, has_leak, plain; /* plain: none of these */
 #if BY_NEURON
   vec bias[LANES * PARTS];
 #else
@@ -32,6 +32,7 @@ INLINE real *at(real *y, int i, int lane, const int width) {
 /* Gain, leak and bias of a lane into place k of a block. */
 static void take(struct networks *w, const struct given *given, int k, long lane, const int width) {
   w->has_gain = given->gain != NULL, w->has_bias = given->bias != NULL, w->has_leak = given->leak != NULL;
+  w->plain = !w->has_gain && !w->has_bias && !w->has_leak;
   if (w->has_gain) ((real *)w->gain)[k] = given->gain[given->gain_lanes > 1 ? lane : 0];
   if (w->has_leak) ((real *)w->leak)[k] = given->leak[given->leak_lanes > 1 ? lane : 0];
   for (int i = 0; w->has_bias && i < N; i++)
@@ -47,21 +48,23 @@ static void take(struct networks *w, const struct given *given, int k, long lane
 #endif
 
 /* Rows at a time: their sums fill half of the registers. */
+#if !defined(ROWS)
 #define ROWS (GROUPS <= 2 ? 8 : 4)
+#endif
 
 /* sum[r][g] += W[i + r, j] t[j] for `begin` <= j < `end`. */
 INLINE void add_rows(vec sum[ROWS][GROUPS], const struct networks *w, const vec *t, int i, const int rows, int begin,
                      int end, const int groups) {
 #pragma GCC unroll 2
   for (int j = begin; j < end; j++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
       for (int g = 0; g < groups; g++) sum[r][g] += WEIGHT(i + r, j, g) * t[j * groups + g];
 }
 
 INLINE void nothing(vec sum[ROWS][GROUPS], const int rows, const int groups) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
     for (int g = 0; g < groups; g++) sum[r][g] = spread(0);

@@ -15,8 +15,12 @@
 #include "functions.h"
 #include "vectors.h"
 
+/* Vectors of lanes: one where that brings the coefficients of all orders near the first cache, from which each order
+   reads those of all before, or a W of each lane into the second. Beyond 32 neurons the products rule, which want two.
+   Few enough rows at a time for their sums to stay in registers. */
 #define BLOCK_BYTES ((long)N * N * BYTES)
-#define GROUPS (OWN && 2 * BLOCK_BYTES > 1048576 ? 1 : N <= 4 ? 4 : 2)
+#define GROUPS (OWN && 2 * BLOCK_BYTES > 1048576 ? 1 : N <= 4 ? 4 : N > 16 && N <= 32 ? 1 : 2)
+#define ROWS (GROUPS == 1 ? 16 : GROUPS == 2 ? 8 : 4)
 #define LANES (GROUPS * WIDTH)
 
 enum { UNROLLED = N <= 8 ? 8 : 1 };
@@ -49,7 +53,8 @@ struct slots {
 #endif
 };
 
-typedef vec rows[N][GROUPS];
+/* One more row where the same neuron of all orders would fall on few lines of the first cache. */
+typedef vec rows[N + (N * GROUPS * BYTES % 1024 == 0)][GROUPS];
 
 /* Coefficients of order k in all slots: of the state, of s = tanh, of its slope 1 - s^2, and rate[k] = (k + 1) X_{k+1}.
    Too much for a stack. */
@@ -57,66 +62,93 @@ struct series {
   rows state[ORDER + 1], s[ORDER], slope[ORDER], rate[ORDER];
 };
 
-static void expand(struct series *series, const struct networks *w) {
-  rows *const state = series->state, *const s = series->s, *const slope = series->slope, *const rate = series->rate;
-  for (int k = 0; k < ORDER; k++) {
-    if (k == 0) {
-#pragma GCC unroll 1
-      for (int i = 0; i < N; i++)
-#pragma GCC unroll 4
-        for (int g = 0; g < GROUPS; g++) s[0][i][g] = tanh_of(state[0][i][g]);
+/* Rows i to i + count, all their sums at once: each of them waits for its last addition. */
+#define EACH(r, g, count)                                      \
+  _Pragma("GCC unroll 16") for (int r = 0; r < (count); r++) \
+      _Pragma("GCC unroll 4") for (int g = 0; g < GROUPS; g++)
+
+/* s of order 0. */
+INLINE void expand_tanh(struct series *series, int i, const int count) {
+  rows *const state = series->state, *const s = series->s;
+  for (int g = 0; g < GROUPS; g++) {
+    if (count % 2) {
+      s[0][i][g] = tanh_of(state[0][i][g]);
     } else {
-      const vec share = spread((real)1 / k);
-#pragma GCC unroll UNROLLED
-      for (int i = 0; i < N; i++) {
-        vec sum[GROUPS];
-#pragma GCC unroll 4
-        for (int g = 0; g < GROUPS; g++) sum[g] = rounded(slope[k - 1][i][g] * rate[0][i][g]);
-        for (int j = 1; j < k; j++)
-#pragma GCC unroll 4
-          for (int g = 0; g < GROUPS; g++) sum[g] += slope[k - 1 - j][i][g] * rate[j][i][g];
-#pragma GCC unroll 4
-        for (int g = 0; g < GROUPS; g++) s[k][i][g] = sum[g] * share;
-      }
+      for (int r = i; r < i + count; r += 2)
+        tanh_of_two(state[0][r][g], state[0][r + 1][g], &s[0][r][g], &s[0][r + 1][g]);
     }
-    const vec share = spread((real)1 / (k + 1));
-#define EACH_ROW(i, count)                                                           \
-  do {                                                                               \
-    vec sum[ROWS][GROUPS];                                                           \
-    nothing(sum, count, GROUPS);                                                     \
-    add_rows(sum, w, s[k][0], i, count, 0, N, GROUPS);                               \
-    _Pragma("GCC unroll 8") for (int r = 0; r < (count); r++)                        \
-        _Pragma("GCC unroll 4") for (int g = 0; g < GROUPS; g++) {                   \
-      vec value = gained(w, sum[r][g], g);                                           \
-      if (k == 0 && w->has_bias) value += w->bias[((i) + r) * GROUPS + g];           \
-      if (w->has_leak) value -= w->leak[g] * state[k][(i) + r][g];                   \
-      value = rounded(value);                                                        \
-      rate[k][(i) + r][g] = value;                                                   \
-      state[k + 1][(i) + r][g] = value * share;                                      \
-    }                                                                                \
+  }
+}
+
+/* s of order k > 0, from s' = slope y'. */
+INLINE void expand_s(struct series *series, int k, int i, const int count) {
+  rows *const s = series->s, *const slope = series->slope, *const rate = series->rate;
+  const vec share = spread((real)1 / k);
+  vec sum[ROWS][GROUPS];
+  EACH(r, g, count) sum[r][g] = rounded(slope[k - 1][i + r][g] * rate[0][i + r][g]);
+#pragma GCC unroll 1
+  for (int j = 1; j < k; j++)
+    EACH(r, g, count) sum[r][g] += slope[k - 1 - j][i + r][g] * rate[j][i + r][g];
+  EACH(r, g, count) s[k][i + r][g] = sum[r][g] * share;
+}
+
+/* The rate of order k and the next order of the state. */
+INLINE void expand_state(struct series *series, const struct networks *w, int k, int i, const int count) {
+  rows *const state = series->state, *const s = series->s, *const rate = series->rate;
+  const vec share = spread((real)1 / (k + 1));
+  vec sum[ROWS][GROUPS];
+  nothing(sum, count, GROUPS);
+  add_rows(sum, w, s[k][0], i, count, 0, N, GROUPS);
+  EACH(r, g, count) {
+    vec value = sum[r][g];
+    if (!w->plain) {
+      value = gained(w, value, g);
+      if (k == 0 && w->has_bias) value += w->bias[(i + r) * GROUPS + g];
+      if (w->has_leak) value -= w->leak[g] * state[k][i + r][g];
+      value = rounded(value);
+    }
+    rate[k][i + r][g] = value;
+    state[k + 1][i + r][g] = value * share;
+  }
+}
+
+/* The slope of order k: -(s^2)_k, and 1 more for k = 0. */
+INLINE void expand_slope(struct series *series, int k, int i, const int count) {
+  rows *const s = series->s, *const slope = series->slope;
+  vec sum[ROWS][GROUPS];
+  nothing(sum, count, GROUPS);
+#pragma GCC unroll 1
+  for (int j = 0; j < (k + 1) / 2; j++)
+    EACH(r, g, count) sum[r][g] += s[j][i + r][g] * s[k - j][i + r][g];
+  EACH(r, g, count) {
+    sum[r][g] = rounded(2 * sum[r][g]);
+    if (k % 2 == 0) sum[r][g] += s[k / 2][i + r][g] * s[k / 2][i + r][g];
+    slope[k][i + r][g] = k == 0 ? 1 - sum[r][g] : -sum[r][g];
+  }
+}
+
+#define EACH_BLOCK(call, ...)                                              \
+  do {                                                                     \
+    _Pragma("GCC unroll UNROLLED") for (int i = 0; i < N / ROWS * ROWS; i += ROWS) \
+        call(__VA_ARGS__, i, ROWS);                                        \
+    if (N % ROWS) call(__VA_ARGS__, N / ROWS * ROWS, N % ROWS);            \
   } while (0)
-#pragma GCC unroll UNROLLED
-    for (int i = 0; i < N / ROWS * ROWS; i += ROWS) EACH_ROW(i, ROWS);
-    if (N % ROWS) EACH_ROW(N / ROWS * ROWS, N % ROWS);
-    if (k + 1 == ORDER) break;
-    /* -(s^2)_k, and 1 more for k = 0. */
-#pragma GCC unroll UNROLLED
-    for (int i = 0; i < N; i++)
-#pragma GCC unroll 4
-      for (int g = 0; g < GROUPS; g++) {
-        vec sum = spread(0);
-        for (int j = 0; j < (k + 1) / 2; j++) sum += s[j][i][g] * s[k - j][i][g];
-        sum = rounded(2 * sum);
-        if (k % 2 == 0) sum += s[k / 2][i][g] * s[k / 2][i][g];
-        slope[k][i][g] = k == 0 ? 1 - sum : -sum;
-      }
+
+static void expand(struct series *series, const struct networks *w) {
+#pragma GCC unroll 1
+  for (int i = 0; i < N / 2 * 2; i += 2) expand_tanh(series, i, 2);
+  if (N % 2) expand_tanh(series, N - 1, 1);
+  for (int k = 0; k < ORDER; k++) {
+    if (k > 0) EACH_BLOCK(expand_s, series, k);
+    EACH_BLOCK(expand_state, series, w, k);
+    if (k + 1 < ORDER) EACH_BLOCK(expand_slope, series, k);
   }
 }
 
 INLINE vec largest(rows x, int g) {
-  vec most = chosen(x[0][g] < spread(0), -x[0][g], x[0][g]);
+  vec most = size_of(x[0][g]);
   for (int i = 1; i < N; i++) {
-    const vec size = chosen(x[i][g] < spread(0), -x[i][g], x[i][g]);
+    const vec size = size_of(x[i][g]);
     /* A NaN stays. */
     most = chosen((most < size) | (size != size), size, most);
   }
@@ -157,9 +189,7 @@ static void product(const struct networks *w, rows t, rows out) {
     vec sum[ROWS][GROUPS];                                                            \
     nothing(sum, count, GROUPS);                                                      \
     add_rows(sum, w, t[0], i, count, 0, N, GROUPS);                                   \
-    _Pragma("GCC unroll 8") for (int r = 0; r < (count); r++)                         \
-        _Pragma("GCC unroll 4") for (int g = 0; g < GROUPS; g++)                      \
-            out[(i) + r][g] = rounded(gained(w, sum[r][g], g));                       \
+    EACH(r, g, count) out[(i) + r][g] = rounded(gained(w, sum[r][g], g));             \
   } while (0)
 #pragma GCC unroll UNROLLED
   for (int i = 0; i < N / ROWS * ROWS; i += ROWS) EACH_PRODUCT(i, ROWS);

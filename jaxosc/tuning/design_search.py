@@ -45,6 +45,14 @@ LARGEST_STEP = 0.1
 SAFETY = 0.5
 """Of the tolerance: rounds go on for sets above, as errors are a little larger in still longer runs."""
 
+HOPEFUL = 10
+"""Times the tolerance: what still wanders by less is verified. Rotation averages out a neighbouring line only after
+many beats, of which a relation that holds to 0.01 has eight in half of the long run; the lines of the verifying run are
+told apart there."""
+
+VERIFICATIONS = 2
+"""The second with linear frequencies rescaled by what the first one saw."""
+
 FASTEST_LINEAR = 16.0
 """Of the fastest wanted one. Slower orbits than that spend their time at the bounds of sigma, and steps get dear."""
 
@@ -132,7 +140,10 @@ def search(wanted: Wanted, attempts: int, watch: Watch) -> Found:
         found.frames[still] += frames
         better = best.badness < np.maximum(found.misfit, found.wander)[still]
         found.put(still, better, _described(best))
-        _verify(wanted, found, best, np.flatnonzero(best.badness <= wanted.tolerance))
+        hopeful = best.badness <= HOPEFUL * wanted.tolerance
+        for _ in range(VERIFICATIONS):
+            best = _verified(wanted, found, best.take(np.flatnonzero(hopeful)))
+            hopeful = (best.wander <= wanted.tolerance) & (best.misfit > SAFETY * wanted.tolerance)
         still = still[found.error[still] > SAFETY * wanted.tolerance]
         watch(frames_in(attempt + 1), reached=f"{sets - len(still)} of {sets}")
         if not len(still):
@@ -157,7 +168,7 @@ def verify_linear(wanted: Wanted) -> Found:
     found.frames[:] = 1
     sets = np.arange(len(wanted.targets))
     modes = Modes(found.planes, found.starts)
-    _verify(wanted, found, Candidates(sets, modes, found.linear, found.linear, found.wander, found.misfit), sets)
+    _verified(wanted, found, Candidates(sets, modes, found.linear, found.linear, found.wander, found.misfit))
     return found
 
 
@@ -248,11 +259,11 @@ def _described(best: Candidates) -> dict[str, Any]:
     )
 
 
-def _verify(wanted: Wanted, found: Found, best: Candidates, index: np.ndarray) -> None:
-    """Measure the candidates of this index in another way, and write down those that are better than what there is."""
-    if not len(index):
-        return
-    tried = best.take(index)
+def _verified(wanted: Wanted, found: Found, tried: Candidates) -> Candidates:
+    """Measure candidates in another way, and write down those that are better than what there is; rescaled for more."""
+    if not len(tried.owner):
+        return tried
     seen = _looked_at(wanted, tried.owner, tried.modes, tried.linear, VERIFYING)
     better = seen.badness < found.error[tried.owner]
     found.put(tried.owner, better, {**_described(tried), "frequencies": seen.frequencies, "error": seen.badness})
+    return seen._replace(linear=_rescaled(seen.linear, wanted.targets[seen.owner] / seen.frequencies))

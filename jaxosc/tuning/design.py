@@ -19,7 +19,7 @@ from .progress import Watch
 from .resonances import nearest_relation, relation_in_words
 
 SMALL_ENERGY = 1e-8
-"""What energy = 0 stands for: frequencies shift by about half of it."""
+"""What energy = 0 stands for: frequencies shift by about as much."""
 
 RESONANT = 1e-3
 """Of the fastest frequency: relations that hold to less count as resonances."""
@@ -99,17 +99,15 @@ def design(
 
     W turns m planes at right angles to each other, which lie at random across the neurons: sigma couples them.
     With `energy=0` the linear frequencies are the wanted ones, exactly, and the start is so small (H = 1e-8) that
-    the orbit has them to about 1e-8, whatever they are. At a finite energy every frequency depends on all amplitudes
+    the orbit has them to about 2e-8, resonant or not. At a finite energy every frequency depends on all amplitudes
     (for tanh they fall, by some 2 H/n of themselves while H is small), and the linear ones are corrected by Newton's
     method on the frequency map, in frame after frame until the orbit is a torus with these frequencies.
     Nothing is believed before a run of 3,200 turns of the fastest, by another solver at another step and by other means
     (spectral lines instead of rotation), has found the same.
 
-    What can be had: chaos spreads with energy, m and the nearness of relations among the frequencies. Of 100 random
-    sets of m = 4 (n = 8, slowest at least a quarter of the fastest, |k.f| at least 0.02 of it for |k_1| + ... <= 4 and
-    0.005 for up to 6) at H = 0.28, where linear frequencies are off by 5 %, see `benchmarks.design`.
-    Cost: seconds for a set that is easy, up to a minute for one that is hopeless; batches share the compilation. After
-    `jo.configure_cpu()`, where there is a C compiler, some ten times less.
+    What can be had: chaos spreads with energy, m and the nearness of relations among the frequencies. @@
+    Cost: seconds for a set that is easy, up to a minute for one that is hopeless, most of it compiling, which a batch
+    shares. Call `jo.configure_cpu()` first: the runs are then done in C where there is a compiler.
 
     **Arguments:**
 

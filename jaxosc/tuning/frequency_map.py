@@ -48,13 +48,14 @@ class Modes(NamedTuple):
 
 
 class Window(NamedTuple):
-    """How to look: for how many turns, at how many steps a turn, at which of them, solved and measured by what."""
+    """How to look: for how many turns, at how many steps a turn, at which of them, at how many members at once."""
 
     turns: int
     steps: int
     every: int
     solver: PoissonSplitting
     method: str
+    members: int
 
     def longer(self, times: int) -> Self:
         """The same for so many times the turns."""
@@ -134,7 +135,7 @@ def measured(
     size = modes.starts.shape[1]
     samples = window.turns * window.steps // window.every
     most = max(1, MOST_BYTES // (samples * (size + 2 * count) * 8))
-    width = _power_of_four(min(members, most))
+    width = min(_power_of_four(min(members, most)), window.members)
     faster = 2 ** max(0, math.ceil(math.log2(max(linear.max(), 1e-3) / ROOM)))
     finer = window._replace(steps=window.steps * faster, every=window.every * faster)
     found, scatter = np.empty((members, count)), np.empty((members, count))
@@ -148,8 +149,8 @@ def measured(
 
 
 def _power_of_four(value: int) -> int:
-    """The nearest from above, so that few shapes are compiled; not beyond 256, where there is nothing to win."""
-    return min(256, 4 ** math.ceil(math.log(value, 4) - 1e-9))
+    """The nearest from above, so that few shapes are compiled."""
+    return 4 ** math.ceil(math.log(value, 4) - 1e-9)
 
 
 def _measured_at_once(modes: Modes, field: CurrentRNN, window: Window) -> tuple[np.ndarray, np.ndarray]:

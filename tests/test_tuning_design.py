@@ -72,6 +72,8 @@ class TestAgainstTheory:
         np.testing.assert_allclose((along**2).sum(axis=-1), 0.5, rtol=1e-13)
         again = draw_modes(jax.random.key(3), np.array([5]), np.arange(2, 3), np.full((1, 2), 0.5), 6)
         np.testing.assert_array_equal(again.planes[0], modes.planes[5])
+        for one in range(5):
+            assert np.abs(modes.planes[one] - modes.planes[5]).max() > 0.1
 
     @pytest.mark.parametrize("activation", [jo.Tanh(), jo.HardTanh(), jo.Softsign()])
     def test_energy_of_starts(self, activation) -> None:

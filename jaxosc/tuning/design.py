@@ -106,8 +106,8 @@ def design(
     (spectral lines instead of rotation), has found the same.
 
     What can be had: chaos spreads with energy, m and the nearness of relations among the frequencies. Of 100 random
-    sets of m = 4 (n = 8, by the law of `benchmarks.design`) at H = 0.2, where linear frequencies are off by 4 %, 75 were
-    verified to half of the default tolerance in the first 4 frames, 89 in 212.
+    sets of m = 4 (n = 8, by the law of `benchmarks.design`) at H = 0.2, where linear frequencies are off by 4 %, 75
+    were verified to half of the default tolerance in the first 4 frames, 89 in 212.
     Cost: seconds for a set that is easy, up to a minute for one that is hopeless, most of it compiling, which a batch
     shares. Call `jo.configure_cpu()` first: the runs are then done in C where there is a compiler.
 

@@ -1,9 +1,10 @@
 """Pictures of networks and sweeps: functions that take data, draw with matplotlib and return the Axes.
 
 Those of one picture (`phase_portrait`, `energy_over_time`, `frequency_spectrum`, `poincare_section`,
-`lyapunov_convergence`, `period_energy`, `orbit_classes`) take `ax=`; those of small multiples (`stability_map`,
-`drift_against_dt`, `result_shares`, `phase_portraits`, `energies_over_time`, `chaos_atlas`) take `figure=` and return
-an array of Axes. `style(dark=...)` is the look; without it they keep to the caller's own matplotlib settings.
+`lyapunov_convergence`, `period_energy`, `frequency_energy`, `tuning_history`, `orbit_classes`) take `ax=`; those of
+small multiples (`stability_map`, `drift_against_dt`, `result_shares`, `phase_portraits`, `energies_over_time`,
+`chaos_atlas`) take `figure=` and return an array of Axes. `style(dark=...)` is the look; without it they keep to the
+caller's own matplotlib settings.
 """
 
 from .appearance import style as style
@@ -24,3 +25,4 @@ from .sections import poincare_section as poincare_section
 from .shares import result_shares as result_shares
 from .spectrum import frequency_spectrum as frequency_spectrum
 from .summaries import code_shares as code_shares, drift_summary as drift_summary
+from .tuning import frequency_energy as frequency_energy, tuning_history as tuning_history

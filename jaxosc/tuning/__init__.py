@@ -5,6 +5,7 @@ from .curves import (
     energy_for_frequency as energy_for_frequency,
     frequency_curve as frequency_curve,
 )
+from .design import Design as Design, design as design
 from .frequency_tuning import tune_frequency as tune_frequency
 from .measures import (
     AbstractMeasure as AbstractMeasure,

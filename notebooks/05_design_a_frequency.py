@@ -175,7 +175,7 @@ several = jo.tuning.design(wanted, energy=0.28, throw=False, progress=False)
 print(several)
 run = jo.simulate(several.field, several.y0, t1=400.0, dt=0.02, solver=jo.solvers.PoissonSplitting(4), save_every=4)
 with jo.plotting.style():
-    axes = jo.plotting.frequency_spectrum(run)
+    axes = jo.plotting.frequency_spectrum(run.ts, run.ys, peaks=len(wanted), highest=2.5)
     for value in wanted:
         axes.axvline(value, color="tab:red", linewidth=0.6, zorder=0)
     plt.show()

@@ -35,7 +35,7 @@ def tuning_history(tuned: Tuned, *, ax: Axes | None = None) -> Axes:
     shown = np.unique(np.linspace(0, len(reached) - 1, min(len(reached), _MOST_LINES)).astype(int))
     good, bad = marks(2, dark=is_dark(axes))
     for member in shown:
-        look = dict(color=good.color) if reached[member] else dict(color=bad.color, linestyle="--")
+        look: Any = dict(color=good.color) if reached[member] else dict(color=bad.color, linestyle="--")
         positive = np.where(ratio[:, member] > 0, ratio[:, member], np.nan)
         axes.plot(positive, linewidth=0.9, marker="o", markersize=2, alpha=0.7, **look)
     axes.axhline(1, color=ink_on(axes.get_facecolor()), linewidth=0.8, zorder=1)

@@ -121,7 +121,7 @@ def tune_frequency(
 def tolerance_for(measure: AbstractMeasure, dtype: Any) -> float:
     """How near a frequency has to come to its target if nobody says: what the measure itself can see."""
     rounding = 1e3 * float(jnp.finfo(dtype).eps)
-    return max(rounding, 1e-9 if measure.numbers(1) == 1 else 1e-6)
+    return max(rounding, 1e-9 if measure.numbers(1) <= 1 else 1e-6)
 
 
 def _check_ways(field: AbstractField, over: Any, closed: bool, objective: Any, optimiser: Any) -> None:

@@ -25,6 +25,9 @@ from ..solvers import PoissonSplitting
 STEPS_PER_TURN = 64
 """Of the fastest linear mode: with splitting of order 4 a frequency is then 1e-8 off or less, with order 6 1e-11."""
 
+MOST_CROSSINGS = 32
+"""Of a section, in the few turns that returns are looked for: several a turn where faster modes ride on the orbit."""
+
 ROUGH_TURNS = 16
 """Least of a run from which a neighbourhood is told."""
 
@@ -113,7 +116,7 @@ class Returns(AbstractMeasure):
             dt=1 / (STEPS_PER_TURN * fastest),
             t1=self.turns,
             solver=PoissonSplitting(self.order),
-            max_crossings=max(4, 4 * fastest),
+            max_crossings=MOST_CROSSINGS,
         )
         error = jnp.where(found.closed, found.error * found.frequency**2, jnp.nan)
         return Measured(found.frequency, jax.lax.stop_gradient(error))

@@ -42,7 +42,9 @@ _ADVICE = {
         "no closed orbit was found near the linear mode, whose frequency may be a whole fraction of another one: take"
         " another network or readout."
     ),
-    Outcome.out_of_range: "no start on the ray has that frequency: see `range`, and let the gain change as well.",
+    Outcome.out_of_range: (
+        "no start on its ray has that frequency, which amplitude alone cannot give: let the gain change instead."
+    ),
 }
 
 

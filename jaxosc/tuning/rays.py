@@ -19,8 +19,8 @@ from .time_scale import fastest_rates
 from .tuned import Tuned, stacked
 from .turning import fastest_bound, measured_in_groups
 
-FACTORS = 2.0 ** np.arange(-7, 4.1, 0.5)
-"""Of the start, at which frequencies are looked at: from linear to deep saturation, for starts of any usual size."""
+SIZES = 2.0 ** np.arange(-6, 5.1, 0.5)
+"""Of the largest entry of a start, at which frequencies are looked at: from linear to deep saturation."""
 
 MOST_STEPS = 40
 
@@ -37,6 +37,10 @@ def start_of_frequency(
     wanted = np.asarray(targets, np.float64)
     moving = np.asarray(fastest_rates(networks)) > 0
 
+    largest = np.abs(np.asarray(starts, np.float64)).max(axis=1)
+    moving &= largest > 0
+    factors = SIZES[:, None] / np.where(moving, largest, 1)
+
     def off(scale: np.ndarray) -> np.ndarray:
         """log(f / target) at the starts scale y0, all measured with the window of the target."""
         fastest = np.where(moving, np.minimum(fastest_bound(networks, 1 / wanted), 2**20), 0)
@@ -47,12 +51,13 @@ def start_of_frequency(
         return np.log(np.where(frequency > 0, frequency, np.nan) / wanted)
 
     grid = []
-    for number, factor in enumerate(FACTORS):
-        grid.append(off(np.full(len(wanted), factor)))
-        watch(int(60 * (number + 1) / len(FACTORS)))
-    low, high, inside = _bracket(np.stack(grid))
-    ends = [FACTORS[low], FACTORS[high]]
-    values = [np.stack(grid)[place, np.arange(len(wanted))] for place in (low, high)]
+    for number, factor in enumerate(factors):
+        grid.append(off(factor))
+        watch(int(60 * (number + 1) / len(factors)))
+    low, high, inside = _bracket(np.stack(grid), factors)
+    ends, values = (
+        [table[place, np.arange(len(wanted))] for place in (low, high)] for table in (factors, np.stack(grid))
+    )
     scale, value, lines = _false_position(off, ends, values, inside, limit, watch)
     reached = inside & (np.abs(value) <= limit)
     result = np.where(reached, Outcome.reached, np.where(inside, Outcome.not_sharp, Outcome.out_of_range))
@@ -64,12 +69,12 @@ def start_of_frequency(
     return Tuned(networks, y0, frequency, targets, error, jnp.asarray(result, jnp.int8), stacked(lines))
 
 
-def _bracket(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Neighbours on the grid (factors, members) between which the sign changes, nearest to 1, and whether there are."""
+def _bracket(grid: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Neighbours (sizes, members) between which the sign changes, those whose factor is nearest to 1; if there are."""
     changes = np.sign(grid[:-1]) * np.sign(grid[1:]) <= 0
     # A line that jumps is no root: between neighbours half an octave apart frequencies change by less than that.
     changes &= np.abs(grid[:-1] - grid[1:]) < np.log(2)
-    distance = np.abs(np.log(FACTORS[:-1] * FACTORS[1:]))[:, None]
+    distance = np.abs(np.log(factors[:-1] * factors[1:]))
     place = np.argmin(np.where(changes, distance, np.inf), axis=0)
     return place, place + 1, changes.any(axis=0)
 

@@ -180,6 +180,6 @@ def _taken_and_rescaled(
 
 
 def _block_size(count: int, fastest: int, measure: AbstractMeasure, neurons: int) -> int:
-    """A power of two: as many as there are, or as many as fit."""
+    """A power of sixteen from 16 on, so that there are few lengths to compile for, or as many as fit into memory."""
     fitting = max(1, BLOCK_NUMBERS // (max(1, measure.numbers(fastest)) * neurons))
-    return 2 ** min(math.ceil(math.log2(count)), int(math.log2(fitting)))
+    return int(min(count if count == 1 else 16 ** math.ceil(math.log(count, 16)), 2 ** int(math.log2(fitting))))

@@ -128,7 +128,9 @@ def lines_of_free_run(waveform: Waveform) -> Float[Array, " lines"]:
     window, middle = window / window.sum(), after - after.mean()
     found, strengths = [], []
     for _ in range(max(1, waveform.field.size // 2)):
-        line = float(frequency(after.astype(states.dtype), rest.astype(states.dtype)).frequency)
+        # In samples, which float32 counts exactly.
+        place = np.arange(count).astype(states.dtype)
+        line = float(frequency(place, rest.astype(states.dtype)).frequency) / (every * waveform.dt)
         wave = np.exp(-2j * np.pi * line * middle)
         strength = (window * wave) @ rest
         rest = rest - 2 * np.real(strength[None, :] * np.conj(wave)[:, None])

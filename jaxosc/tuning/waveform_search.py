@@ -57,8 +57,8 @@ def _least_squares(z: Array, args: tuple[Samples, Unknowns]) -> tuple[Array, Non
     return residuals(z, *args), None
 
 
-# A step that does half of what was promised may be longer next time; by default nothing below 0.99 may, and damping then
-# stays where it was for hundreds of steps.
+# After a step that does half of what was promised damping falls; by default nothing below 0.99 will do, and it stays
+# where it was for hundreds of steps.
 _METHOD = eqx.tree_at(
     lambda method: method.search,
     optimistix.LevenbergMarquardt(rtol=1e-10, atol=1e-14),
@@ -91,7 +91,8 @@ def search(
     watch: Watch,
 ) -> Found:
     """The best network that at most so many steps find, over horizons that are shares of the samples."""
-    z, history, stopped = unknowns.start, [], "at the last step"
+    z, stopped = unknowns.start, "at the last step"
+    history: list[float] = []
     count = samples.values.shape[0]
     first = math.sqrt(float(_loss_of(z, samples, unknowns)))
     stage = _stage_of_adam if method == "adam" else _stage_of_least_squares

@@ -71,6 +71,8 @@ class TestLines:
         signal = cosines([0.62, 0.93, 1.55], [1.0, 1.0, 0.5], ts)[:, None]
         found = harmonic_lines(signal, 0.05, 5)
         np.testing.assert_allclose(found, 0.31 * np.arange(1, 6), rtol=1e-7)
+        near = harmonic_lines(signal, 0.05, 5, near=0.6)
+        assert abs(near[0] / 0.6 - 1) < 0.2
         # Locked lines keep their ratios, wherever they go.
         moved = refine(signal, 0.05, 0.312 * np.arange(1, 6), locked=True)
         np.testing.assert_allclose(moved / moved[0], np.arange(1, 6), rtol=1e-14)

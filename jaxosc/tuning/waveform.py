@@ -40,7 +40,7 @@ def fit_waveform(
     target: Any,
     *,
     neurons: int | None = None,
-    periodic: bool | None = None,
+    periodic: bool | float | None = None,
     amplitudes: tuple[float, ...] = (0.01, 1.0),
     activation: Any = None,
     method: str = "least_squares",
@@ -72,8 +72,9 @@ def fit_waveform(
       blocks for the search; readout, offset and error are of all samples.
     - `neurons`: of a network to be built, 2 for each line; None takes as many as lines stand out of white noise (at
       most 32, or 64 with `periodic`). Fewer are built where the signal has fewer lines.
-    - `periodic`: True keeps frequencies at multiples of one, which alone is fitted; False leaves each free; None tries
-      both and takes what the Bayesian information criterion prefers.
+    - `periodic`: True keeps frequencies at multiples of one, which alone is fitted; a number does so with the one that
+      fits best within a fifth of it (in cycles per unit of time): the best of all may be a third of the one that is
+      meant. False leaves each free; None tries both and takes what the Bayesian information criterion prefers.
     - `amplitudes`: at which networks to be built begin; each is tried, and a larger one has to earn its unknowns by the
       same criterion. `activation`: theirs, odd and increasing; `jo.Tanh()` if None.
     - `method`: "least_squares" (Levenberg-Marquardt, forward derivatives, one per unknown) or "adam" (`learning_rate`,
@@ -298,5 +299,5 @@ def _check_options(
     for name, value, least in (("neurons", neurons, 2), ("max_steps", max_steps, 1)):
         if value is not None and (not isinstance(value, int) or value < least):
             raise JaxoscError(f"Got {name} = {value!r}, expected a whole number >= {least}, or None.")
-    if periodic not in (True, False, None):
-        raise JaxoscError(f"Got periodic = {periodic!r}, expected True, False, or None for whichever fits.")
+    if not isinstance(periodic, bool | None):
+        require_positive("periodic", periodic, " cycles per unit of time")

@@ -34,6 +34,8 @@ SURE = 1e-3
 
 PADDING = 4
 
+NEAR = 0.2
+
 TRIED = 6
 """Base frequencies that are refined: what sums of powers tell is less sharp than the fit."""
 
@@ -160,14 +162,21 @@ def _highest_bin(rest: np.ndarray, spacing: float, taken: np.ndarray) -> tuple[f
     return float(frequencies[place]), float(power[place]) / mean if mean > 0 else 0.0
 
 
-def harmonic_lines(signal: Float[np.ndarray, "times channels"], spacing: float, count: int) -> np.ndarray:
-    """f, 2f, ..., count f with the f > 0 that fits best, found among the sums of the power at all its multiples."""
+def harmonic_lines(
+    signal: Float[np.ndarray, "times channels"], spacing: float, count: int, near: float | None = None
+) -> np.ndarray:
+    """f, 2f, ..., count f with the f > 0 that fits best, found among the sums of the power at all its multiples.
+
+    `near`: look within a fifth of it. Empty where no such f has its multiples below half the sampling rate.
+    """
     duration = spacing * len(signal)
     highest = min(count, int(0.45 * duration / spacing / LEAST_TURNS))
     padded = 2 * PADDING * len(signal)
     power = np.sum(np.abs(np.fft.rfft(signal - signal.mean(axis=0), n=padded, axis=0)) ** 2, axis=1)
     # The top multiple has to be followed to a fraction of its bin.
     base = np.arange(LEAST_TURNS / duration, 0.45 / spacing / highest, 1 / (8 * highest * duration))
+    if near is not None:
+        base = base[np.abs(base / near - 1) < NEAR]
     places = np.rint(base[:, None] * np.arange(1, highest + 1) * padded * spacing).astype(int)
     sums = power[np.minimum(places, len(power) - 1)].sum(axis=1)
     best, misfit = np.zeros(0), np.inf

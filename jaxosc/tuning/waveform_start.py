@@ -40,7 +40,7 @@ def candidates(
     signal: Float[np.ndarray, "times channels"],
     spacing: float,
     neurons: int | None,
-    periodic: bool | None,
+    periodic: bool | float | None,
     amplitudes: tuple[float, ...],
     activation: Any,
     dtype: Any,
@@ -57,7 +57,7 @@ def candidates(
             " window: pass neurons=... to take the strongest all the same, or a longer record."
         )
     found = []
-    if periodic is not True:
+    if periodic is None or periodic is False:
         for amplitude in amplitudes:
             free = amplitude >= LINEAR
             word = f"begun at amplitude {amplitude:g}" if free else "nearly linear"
@@ -65,7 +65,13 @@ def candidates(
             field, y0 = planes(own, amplitude, activation, dtype)
             found.append(Candidate(field, y0, False, free, f"{_planes(own)} at lines of the spectrum, {word}"))
     if periodic is not False and (periodic or len(lines) > 1):
-        multiples = harmonic_lines(signal, spacing, len(lines))
+        near = None if isinstance(periodic, bool | None) else float(periodic)
+        multiples = harmonic_lines(signal, spacing, most if neurons else len(lines), near)
+        if not len(multiples):
+            raise JaxoscError(
+                f"Got a target that is sampled every {spacing:g}, expected at least twice in a period of the fastest of"
+                f" {most if neurons else len(lines)} multiples of {periodic}: ask for fewer neurons."
+            )
         if neurons is None:
             count = int(np.clip(round(lines.max() / multiples[0]), 1, MOST_HARMONICS))
             multiples = multiples[0] * np.arange(1, count + 1)

@@ -31,7 +31,7 @@ def autoregression(series: np.ndarray, period: float) -> Continue:
     """AR with a constant (statsmodels AutoReg), of half a period to two periods of lags."""
     most = len(series) // 3
     lags = sorted({max(2, min(round(share * period), most)) for share in (0.25, 0.5, 1, 1.5, 2)})
-    return _chosen(series, [partial(_autoregression, lags=count) for count in lags])
+    return chosen(series, [partial(_autoregression, lags=count) for count in lags])
 
 
 def _autoregression(series: np.ndarray, lags: int) -> Continue:
@@ -54,7 +54,7 @@ def _autoregression(series: np.ndarray, lags: int) -> Continue:
 def echo_state(series: np.ndarray, period: float) -> Continue:
     """A reservoir of 200 leaky tanh units with a ridge readout, fed with its own output."""
     grid = itertools.product((0.8, 1.0, 1.2), (0.3, 1.0), (1e-6, 1e-3))
-    return _chosen(series, [partial(_echo_state, radius=r, leak=a, ridge=b) for r, a, b in grid])
+    return chosen(series, [partial(_echo_state, radius=r, leak=a, ridge=b) for r, a, b in grid])
 
 
 def _echo_state(series: np.ndarray, radius: float, leak: float, ridge: float) -> Continue:
@@ -141,7 +141,7 @@ def lstm(series: np.ndarray, period: float) -> Continue:
     return continued
 
 
-def _chosen(series: np.ndarray, makers: Iterable[Callable[[np.ndarray], Continue]]) -> Continue:
+def chosen(series: np.ndarray, makers: Iterable[Callable[[np.ndarray], Continue]]) -> Continue:
     """The maker whose continuation of the first part is nearest to the last one, on the whole series."""
     known = round((1 - HELD_BACK) * len(series))
     best, least = None, np.inf

@@ -8,8 +8,9 @@
    three beats; yearly sunspots and the monthly temperature of the sea off Peru, of statsmodels): everybody sees the
    same training window, then continues alone, first over the held-out rest, then over 200 periods.
 
-What is known beforehand is the period, roughly: AR chooses its lags around it, ours the base of its multiples. How many
-neurons ours has was set by hand, once for each recording, from the training window.
+What is known beforehand is the period, roughly: AR chooses its lags around it, ours the base of its multiples. What has
+to be chosen (ours: how many neurons, and whether lines are multiples of one) everybody chooses by continuing the first
+four fifths of the training window over the rest of it.
 PyWavelets and statsmodels may be absent (`pip install ".[bench]"`): then their rows are. The full run takes minutes.
 """
 
@@ -18,6 +19,7 @@ import importlib.util
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from jaxosc import plotting
 
 from . import harness
 from .harness import print_table, say
-from .waveform_peers import Continue, autoregression, echo_state, lstm
+from .waveform_peers import Continue, autoregression, chosen, echo_state, lstm
 
 OUT = Path("build/benchmarks")
 
@@ -45,19 +47,21 @@ FAR, LAST = 200, 20
 DIED, GREW = 0.1, 3.0
 """Deviation at the end over that of the training window beyond which a run has died or blown up."""
 
+OFF = 100.0
+"""Deviations beyond which a run is not drawn."""
+
 OURS = "fit_waveform"
 
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """A series, of which the first `told` samples are for training; `period` is known roughly; `options` are ours."""
+    """A series, of which the first `told` samples are for training; `period` is known roughly."""
 
     name: str
     series: np.ndarray
     spacing: float
     told: int
     period: float
-    options: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,35 +121,38 @@ def _lines(ts: np.ndarray, played: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def recordings(quick: bool) -> list[Recording]:
     """What there is to continue."""
-    sines = Recording("three sines", three_sines(0, 40, 20), 1 / 40, 400, 1.0, dict(periodic=False))
+    sines = Recording("three sines", three_sines(0, 40, 20), 1 / 40, 400, 1.0)
     found = [sines]
     if importlib.util.find_spec("pywt") and not quick:
         import pywt
 
         heart = np.asarray(pywt.data.ecg(), float)
         # Sampled at 360 Hz; the window holds two beats, and the third is held out.
-        found.append(Recording("heart beat", heart, 1 / 360, 690, 0.9, dict(neurons=64, periodic=1 / 0.9)))
+        found.append(Recording("heart beat", heart, 1 / 360, 690, 0.9))
     if importlib.util.find_spec("statsmodels"):
         import statsmodels.api as sm
 
         sun = sm.datasets.sunspots.load_pandas().data["SUNACTIVITY"].to_numpy(float)
-        found.append(Recording("sunspots", sun, 1.0, 220, 11.0, dict(neurons=6, periodic=1 / 11)))
+        found.append(Recording("sunspots", sun, 1.0, 220, 11.0))
         sea = sm.datasets.elnino.load_pandas().data.iloc[:, 1:].to_numpy(float).ravel()
-        found.append(Recording("sea off Peru", sea, 1 / 12, 360, 1.0, dict(neurons=6, periodic=1.0)))
+        found.append(Recording("sea off Peru", sea, 1 / 12, 360, 1.0))
     return found
 
 
-def ours(recording: Recording) -> Continue:
-    """A network fitted to the training window."""
-    ts = recording.spacing * np.arange(recording.told)
-    told = recording.series[: recording.told]
-    found = jo.tuning.fit_waveform(None, None, ts, _scaled(recording)[: len(told)], progress=False, **recording.options)
-    say(f"{recording.name}: {found!r}")
+def ours(series: np.ndarray, period: float) -> Continue:
+    """A network of 6, 24 or 64 neurons, at multiples of one frequency or at free lines. Time counts in samples."""
+    most = int(0.45 * period)
+    counts = sorted({2 * min(planes, most) for planes in (3, 12, 32)})
+    options: list[dict[str, Any]] = [dict(neurons=count, periodic=1 / period) for count in counts]
+    options += [dict(neurons=count, periodic=False) for count in counts[:2]]
+    return chosen(series, [partial(_fitted, **option) for option in options])
 
-    def continued(count: int) -> np.ndarray:
-        return np.asarray(found(recording.spacing * (recording.told + np.arange(count))))[:, 0]
 
-    return continued
+def _fitted(series: np.ndarray, **options: Any) -> Continue:
+    found = jo.tuning.fit_waveform(
+        None, None, np.arange(len(series)), series, amplitudes=(0.01,), progress=False, **options
+    )
+    return lambda count: np.asarray(found(len(series) + np.arange(count)))[:, 0]
 
 
 def _peer(method: Callable[[np.ndarray, float], Continue]) -> Callable[[Recording], Continue]:
@@ -159,7 +166,7 @@ def _scaled(recording: Recording) -> np.ndarray:
 
 def methods() -> dict[str, Callable[[Recording], Continue]]:
     """By name, what continues a recording."""
-    found = {OURS: ours, "echo state": _peer(echo_state), "LSTM": _peer(lstm)}
+    found = {OURS: _peer(ours), "echo state": _peer(echo_state), "LSTM": _peer(lstm)}
     if importlib.util.find_spec("statsmodels"):
         found["AR"] = _peer(autoregression)
     found["mean"] = lambda recording: np.zeros
@@ -205,12 +212,13 @@ def draw(found: dict[str, tuple[Recording, dict[str, np.ndarray]]], path: Path) 
                     continue
                 after = ts[recording.told] + recording.spacing * np.arange(len(values)) / period
                 width = 1.8 if method == OURS else 1.0
-                shown = np.clip(values, -6, 6)
+                shown = np.where(np.abs(values) < OFF, values, np.nan)
                 early, late = after < ts[recording.told] + 6, after > after[-1] - 6
-                near.plot(after[early], shown[early], linewidth=width, label=method)
-                far.plot(after[late], shown[late], linewidth=width)
+                near.plot(after[early], shown[early], linewidth=width, label=method, zorder=width + 2)
+                far.plot(after[late], shown[late], linewidth=width, zorder=width + 2)
             near.set_title(f"{name}: the end of the training window, and the continuation")
-            far.set_title(f"after {FAR - 6:g} to {FAR:g} periods")
+            gone = [method for method, values in runs.items() if not np.abs(values[-1]) < OFF]
+            far.set_title(f"after {FAR - 6:g} to {FAR:g} periods" + "".join(f"; {name} blew up" for name in gone))
             near.set_ylim(min(series.min(), -2) - 0.5, max(series.max(), 2) + 0.5)
         for axes in panels[-1]:
             axes.set_xlabel("time, periods")

@@ -146,6 +146,8 @@ class TestFit:
         target = np.exp(3 * np.cos(2 * np.pi * 0.1 * ts)) / 20 + 0.05 * generator.standard_normal(600)
         found = fit_waveform(None, None, ts, target, neurons=12, periodic=True)
         assert "multiples" in found.reason
+        other = fit_waveform(None, None, ts, target, neurons=12, periodic=0.11)
+        np.testing.assert_allclose(other.frequencies, found.frequencies, rtol=1e-6)
         base = float(jnp.min(found.frequencies))
         np.testing.assert_allclose(np.sort(found.frequencies) / base, np.arange(1, 7), rtol=1e-7)
         period = 1 / base

@@ -27,7 +27,7 @@ METHODS = ("least_squares", "adam")
 LEAST_SAMPLES = 16
 
 STEP = 0.25
-"""dt |W| of the default: an order 4 splitting then has its energy to 1e-7, and turns by 1e-8 of a turn too fast."""
+"""dt |W| of the default: order 4 then keeps the energy to 1e-7 and turns 5e-8 too slowly, which is fitted away."""
 
 SURPLUS = 10.0
 """How much better (in units of a log likelihood, twice) a network of more unknowns has to be for its own sake."""

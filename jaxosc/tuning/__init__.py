@@ -20,3 +20,6 @@ from .outcomes import Outcome as Outcome
 from .time_scale import rescaled as rescaled
 from .tuned import Tuned as Tuned
 from .turning import orbit_frequency as orbit_frequency
+from .waveform import fit_waveform as fit_waveform
+from .waveform_file import read_waveform as read_waveform
+from .waveform_result import Waveform as Waveform

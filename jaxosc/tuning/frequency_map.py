@@ -36,7 +36,7 @@ ROOM = 1.25
 """Linear frequencies up to this take the steps of a window as they are; twice as fast ones steps half as long."""
 
 
-MIXING = ((0, 1.0), (20, 0.6), (36, 0.4), (52, 0.2))
+MIXING = ((0, 1.0), (20, 0.6), (36, 0.4), (52, 0.2), (68, 0.1), (84, 0.05), (100, 0.0))
 """From which frame on how much of a frame is random, the rest being the neurons' own axes. In those axes the planes do
 not meet at all, every set of frequencies has its network, by the closed form of the pair, and nothing is chaotic: what
 strong mixing does not allow, weak mixing does."""

@@ -6,8 +6,8 @@
 while |k.f| < 0.02 for a whole-number k with |k_1| + ... + |k_m| <= 4, or < 0.005 for one with up to 6. The column
 "linear" says how far the frequencies of the orbit are from those of the linear network: what a guess would miss by.
 
-**The judge** knows nothing but the network and its start: it takes the planes from the eigenvectors of W, runs four
-times as long as the verification within `design`, by `PoissonSplitting(8)` at another step, and looks for the strongest
+**The judge** knows nothing but the network and its start: it takes the planes from the eigenvectors of W, runs
+twice as long as the verification within `design`, by `PoissonSplitting(8)` at another step, and looks for the strongest
 line in each plane. A set that was reached is right if all of its lines are within the tolerance there.
 """
 
@@ -35,7 +35,7 @@ WANTED = 0.95
 CLEARANCE = {4: 0.02, 6: 0.005}
 """Orders and how far from relations of up to them sets are."""
 
-TURNS = 12_800
+TURNS = 6_400
 
 
 @dataclasses.dataclass(frozen=True)

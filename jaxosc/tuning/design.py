@@ -122,7 +122,8 @@ def design(
     - `tolerance`: relative, for each frequency; None: 1e-5, in float32 1e-4.
     - `order`: relations k.f = 0 with |k_1| + ... + |k_m| up to that are refused at a finite energy, 0 for none. (At
       `energy=0` they do no harm.)
-    - `attempts`: rounds of frames, 4, 16, 16, ... of them; from the third on they mix the planes less, in the eighth not at all.
+    - `attempts`: rounds of frames, 4, 16, 16, ... of them; from the third on they mix the planes less, in the eighth not
+      at all.
     - `throw`: raise if a single set is not reached. A batch never raises: look at `reached` and `reason`.
     - `progress`: False for silence, None to say something after two seconds.
     - `key`: of the random frames and phases; `jax.random.key(0)` if None. Equal keys give equal networks.

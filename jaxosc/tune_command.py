@@ -294,11 +294,12 @@ def _draw(result: Any, path: Path) -> None:
 
 
 def _section(name: str, told: list[str]) -> list[str]:
-    """Its name beside the first of its lines, which are wrapped but for those of a program."""
+    """Its name beside the first of its lines."""
     lines = []
     for k, text in enumerate(told):
         first = f"  {name if k == 0 else '':<{_INDENT - 2}}"
-        whole = name in ("run it", "design", "fit")
-        parts = [text] if whole else textwrap.wrap(text, _WIDTH - _INDENT) or [""]
+        # Short lines keep their columns, and those of a program can be copied.
+        short = len(text) <= _WIDTH - _INDENT or name == "run it"
+        parts = [text] if short else textwrap.wrap(text, _WIDTH - _INDENT)
         lines += [f"{first if j == 0 else ' ' * (_INDENT + 2)}{part}" for j, part in enumerate(parts)]
     return lines

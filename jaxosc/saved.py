@@ -75,7 +75,7 @@ def save(path: Any, what: Any) -> Path:
     arrays: dict[str, np.ndarray] = {}
     text = {"format": FORMAT, "jaxosc": __version__, "what": _Writer(arrays).told(what, "")}
     try:
-        _write(place, json.dumps(text, indent=1), arrays)
+        _write(place, json.dumps(text, indent=1, allow_nan=False), arrays)
     except OSError as error:
         raise JaxoscError(
             f"Got {place}, which cannot be written ({error.strerror or error}), expected a file in a folder that is"
@@ -184,11 +184,7 @@ class _Writer:
         """The name of the array's entry; with dtype and shape where the entry does not tell them."""
         if array.dtype.hasobject or array.dtype.names is not None:
             raise JaxoscError(f"Got an array of dtype {array.dtype}{_at(place)}, expected numbers or text.")
-        name = base = place or "value"
-        number = 1
-        while name in self._arrays:
-            number += 1
-            name = f"{base}_{number}"
+        name = place or "value"
         if array.dtype.char in _PLAIN:
             self._arrays[name] = array
             return name

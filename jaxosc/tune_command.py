@@ -1,6 +1,7 @@
 """What `jaxosc tune` asks for, and the page it prints: what was wanted, what came of it, where it is, how to run it."""
 
 import dataclasses
+import math
 import os
 import textwrap
 from pathlib import Path
@@ -203,7 +204,7 @@ def _told(tuned: "Tuned", options: TuneOptions) -> dict[str, list[str]]:
     if n > 2:
         sections["network"].append("the start, N(0, 1) in every entry, moved onto a closed orbit")
     if len(seeds) > 1:
-        sections["outcomes"] = repr(tuned).splitlines()[1:]
+        sections["outcomes"] = [line.strip() for line in repr(tuned).splitlines()[1:]]
         missed = [seed for seed, good in zip(seeds, tuned.reached, strict=True) if not good]
         if missed:
             sections["outcomes"].append(f"not reached by seed {', '.join(map(str, missed[:12]))}")
@@ -211,10 +212,15 @@ def _told(tuned: "Tuned", options: TuneOptions) -> dict[str, list[str]]:
     wanted, found = float(tuned.target), float(tuned.frequency)
     energy = float(jax.jit(lambda field, y: field.energy(y))(tuned.field, tuned.y0))
     outcome = Outcome(int(tuned.result))
+    measured = ["no frequency"]
+    if math.isfinite(found):
+        measured = [
+            f"frequency {found:.10g}, period {1 / found:.10g}: {abs(found / wanted - 1):.1e} off",
+            f"a longer run may find it {float(tuned.error):.1e} elsewhere",
+        ]
     return sections | {
         "wanted": [f"frequency {wanted:.10g}, period {1 / wanted:.10g}"],
-        "measured": [f"frequency {found:.10g}, period {1 / found:.10g}: {abs(found / wanted - 1):.1e} off"],
-        "error": [f"{float(tuned.error):.1e}, how far a longer run may find it elsewhere"],
+        "measured": measured,
         "energy": [f"H = {energy:.6g}"],
         "outcome": [f"{outcome.name.replace('_', ' ')}: {outcome.advice}"],
     }
@@ -273,7 +279,8 @@ def _program(result: Any, out: Path) -> list[str]:
         f"found = jo.load({str(out)!r})",
     ]
     if callable(result):
-        return [*lines, f"signal = found.generate({float(f'{10 * result.t1:.4g}')})   # at found.times of the same"]
+        # A waveform: over ten times the data.
+        return [*lines, f"ts = found.times({result.t0 + 10 * (result.t1 - result.t0):.6g})", "signal = found(ts)"]
     run = f"solver=jo.solvers.PoissonSplitting(4), t1={end}, dt={step}, save_every=1"
     return [*lines, f"run = jo.simulate(found.field, found.y0, {run})"]
 

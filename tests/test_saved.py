@@ -342,7 +342,8 @@ STRANGE = [
     "jaxosc.saved:_Reader",
     "jaxosc._results:Result",  # an enumeration
     "jaxosc.__main__:main",
-    "equinox.nn:Identity",
+    f"{eqx.nn.Identity.__module__}:Identity",
+    "outsider:Thing",
     "jaxoscillators.fields:CurrentRNN",
     "subprocess:Popen",
     "jaxosc.fields",
@@ -350,7 +351,10 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("reference", STRANGE)
-def test_only_classes_of_jaxosc_are_made(reference, tmp_path):
+def test_only_classes_of_jaxosc_are_made(reference, tmp_path, monkeypatch):
+    """Others are not even looked for: importing a module runs it."""
+    (tmp_path / "outsider.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
     path = jo.save(tmp_path / "tuned.npz", [jo.Tanh()])
     change(path, lambda text: text["what"]["list"][0].update({"class": reference}))
     assert f"with a {reference}, which is no class" in refused(path)

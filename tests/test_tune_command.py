@@ -149,6 +149,8 @@ def test_several_frequencies(here, capsys):
     turning = np.sort(np.abs(np.linalg.eigvals(np.asarray(found.field.weight.matrix())))) / (2 * np.pi)
     np.testing.assert_allclose(turning, [8, 8, 13, 13], rtol=1e-6)
     exec(program(shown), {})
+    again = jo.tuning.design(jnp.array([8.0, 13.0]), key=jax.random.key(2))
+    assert np.array_equal(found.y0, again.y0)
 
 
 @pytest.mark.skipif("fit_waveform" not in vars(jo.tuning), reason="waveforms come with another change")

@@ -39,6 +39,7 @@ from .fields import (
     RateRNN as RateRNN,
     casimir_vectors as casimir_vectors,
 )
+from .saved import load as load, save as save
 from .simulate import (
     AbstractReducer as AbstractReducer,
     Checkpointed as Checkpointed,

@@ -1,4 +1,5 @@
-"""The command line: `jaxosc sweep`, `resume`, `status`, `report`, `judge`, `audit` and `doctor`.
+"""The command line: `jaxosc sweep`, `resume`, `status`, `report`, `judge`, `audit`, `tune` and
+`doctor`.
 
 A command gathers its options, leaves every check to the library, and prints. Libraries that take time to load are
 imported inside the commands, so that `--help` answers at once. What a person got wrong comes back as one sentence on
@@ -23,6 +24,7 @@ from ._errors import JaxoscError
 from .audit_command import AuditOptions
 from .judge_command import JudgeOptions
 from .sweep_options import RUNNING, Axes, Matrix, Members, Running, option, study_of
+from .tune_command import TuneOptions
 
 if TYPE_CHECKING:
     from .sweeps import Status, Sweep
@@ -194,6 +196,35 @@ def judge(
     _say(page)
 
 
+@app.command(
+    help_epilogue="""Examples:
+  jaxosc tune --frequency 1.3                         eight neurons that turn 1.3 times a unit of time
+  jaxosc tune --frequency 1.3 --neurons 2 --picture orbit.png
+  jaxosc tune --frequency 10 --members 100 --out hundred.npz
+  jaxosc tune --frequency 8,13                        both at once, in one network
+  jaxosc tune --frequency 8,13 --energy 0.5           where tanh bends
+  jaxosc tune --waveform ecg.csv --out ecg.npz        a network that plays a signal
+
+The file is read in Python by jo.load("tuned.npz"), as the page says."""
+)
+def tune(*, options: TuneOptions = TuneOptions()) -> int:
+    """Make a network that oscillates as you say, and save it.
+
+    At one frequency: a random skew network, run faster or slower, from a start
+    on a closed orbit. At several: a network whose orbit has all of them. Or as
+    a recording goes: a network with a readout that plays it, and goes on.
+    Frequencies are in cycles per unit of time; all is computed in float64.
+    Ends with exit code 1 when a frequency was not reached, and says why; the
+    best network that was found is saved all the same.
+    """
+    from .tune_command import examine
+
+    _keep_compiled_programs()
+    page, reached = examine(options)
+    _say(page)
+    return 0 if reached else 1
+
+
 @app.command(help_epilogue="Example:\n  jaxosc doctor")
 def doctor() -> int:
     """Say what this machine offers, and whether products run at full precision.
@@ -222,7 +253,10 @@ def main(tokens: Sequence[str] | None = None) -> None:
 
 
 def run(tokens: Sequence[str]) -> int:
-    """Run one command; its exit code: 0 done, 1 `doctor` found something, 2 wrong input, 130 interrupted."""
+    """Run one command; its exit code: 0 done, 2 wrong input, 130 interrupted.
+
+    1 where `doctor` found something to mend, and `tune` did not reach a frequency.
+    """
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:

@@ -13,7 +13,7 @@ import zarr
 import jaxosc as jo
 from jaxosc import cli, doctor, native
 
-COMMANDS = ("sweep", "resume", "status", "report", "judge", "audit", "doctor")
+COMMANDS = ("sweep", "resume", "status", "report", "judge", "audit", "tune", "doctor")
 
 TINY = "--activation tanh --solver euler,poisson_splitting --gain 1 --dt 0.1,0.2 --ics 3 --duration 5"
 SMALL = f"{TINY} --neurons 2 --draws 2"

@@ -299,3 +299,53 @@ def test_orbit_classes_count_what_is_wrong(room):
     assert classes.summary(table) == {"orbits": 4, "right": 0.5, "undecided": 0.25}
     assert set(classes.QUICK) <= set(classes.GROUPS)
     assert 2 * sum(count for _, count in classes.GROUPS.values()) >= 2_500
+
+
+@pytest.mark.slow
+def test_tuning_runs(fresh_python, tmp_path):
+    record, text = ran(fresh_python, tmp_path, "tuning")
+    closed_form, returns = record["pairs"]
+    assert closed_form["reached"] == 1
+    assert returns["worst"] < 1e-9  # its tolerance
+    assert max(max(row["value"], row["omega"], row["start"]) for row in record["agreement"]) < 1e-9
+    rows = {row["name"]: row for row in record["rows"]}
+    # Four starts whose closed orbits are found, and peers with four iterations, which get nowhere.
+    assert max(rows["ours, closed=True"]["off"]) < 1e-6
+    assert len(rows) == 5
+    assert all(record["answers"].values())
+    assert "reached" in text
+
+
+class TestTuning:
+    def test_the_judge_sees_the_frequency(self, room):
+        """Of pairs side by side with one neuron read, known by the closed form."""
+        tuning = room("tuning")
+        matrices, starts = np.zeros((3, 4, 4)), np.array([[0.5, 0.2, 0.1, 0.1]] * 3)
+        omega = np.array([2.0, 2.2, 2.4])  # alike, so that one program is compiled
+        matrices[:, 0, 1], matrices[:, 2, 3] = omega, 2.5
+        matrices -= np.swapaxes(matrices, 1, 2)
+        energy = jnp.sum(jnp.log(jnp.cosh(jnp.asarray(starts[0, :2]))))
+        exact = 1 / np.asarray(jo.oracles.pair_period(energy, omega))
+        targets = exact * np.array([1, 1.001, 0.9])
+        off = tuning.judged(tuning.Problem(matrices, starts, targets), matrices, starts)
+        # Splitting of order 6 with 64 steps a turn; the window of 256 periods adds nothing to that.
+        np.testing.assert_allclose(off, np.abs(exact / targets - 1), rtol=1e-8, atol=1e-9)
+
+    def test_successes_and_their_price(self, room):
+        row = room("tuning").Row("a", [1e-9, 1e-4, 0.3, float("inf")], 6.0, 7.0)
+        assert (row.share(1e-6), row.share(1e-3)) == (0.25, 0.5)
+        assert (row.per_success(1e-6), row.per_success(1e-3)) == (6, 3)
+        assert row.per_success(1e-10) == float("inf")
+
+    def test_losses_vanish_for_the_wanted_sine_alone(self, room):
+        peers = room("tuning_peers")
+        places = jnp.arange(96) / peers.SAMPLES_PER_PERIOD
+        sine = 0.3 * jnp.sin(2 * jnp.pi * places + 1)
+        twice = jnp.sin(4 * jnp.pi * places)
+        # Amplitude and phase are free; another whole number of turns is orthogonal to it.
+        assert float(peers.mismatch(sine)) < 1e-30
+        assert float(peers.mismatch(twice)) == pytest.approx(1, rel=1e-14)
+        assert float(peers.log_spectrum(sine / 0.3)) < 0.05 * float(peers.log_spectrum(twice))
+        times = np.arange(1024) / 32
+        # The parabola between the bins.
+        assert peers.peak(np.sin(2 * np.pi * 1.013 * times), 1 / 32) == pytest.approx(1.013, rel=1e-4)

@@ -67,14 +67,13 @@ def descend(
     turning = made_to_turn(networks, starts, measure, watch.part(0, 0.1))
     alive = turning.fastest > 0
     factor = jnp.where(alive, 1 / jnp.where(alive, turning.measured.frequency, 1), 1)
-    fastest = int(max(1, 2 * turning.fastest.max()))
     optimiser = _optimiser(wishes)
     state = _initial(optimiser, networks, wishes)
     best, part = None, np.ones(len(starts))
     frequencies, losses = [], []
     try:
         for step in range(wishes.steps + 1):
-            found = _looked_at(problem, networks, starts, factor, fastest)
+            found = _looked_at(problem, networks, starts, factor, _fastest(networks, factor, alive))
             frequencies.append(found.frequency)
             losses.append(found.loss)
             best, gained = _better(best, found)
@@ -98,6 +97,11 @@ def descend(
         watch(100, interrupted="yes")
     assert best is not None
     return _told(problem, best, alive, wishes.limit, (stacked(frequencies), stacked(losses)), state)
+
+
+def _fastest(networks: AbstractField, factor: Array, alive: np.ndarray) -> int:
+    """For all members, as there is one program; a power of two, so that there are few to compile."""
+    return int(min(fastest_bound(networks, factor).max(initial=1, where=alive), MOST_FASTEST))
 
 
 class _Problem(eqx.Module):

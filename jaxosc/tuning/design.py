@@ -122,8 +122,8 @@ def design(
     - `tolerance`: relative, for each frequency; None: 1e-5, in float32 1e-4.
     - `order`: relations k.f = 0 with |k_1| + ... + |k_m| up to that are refused at a finite energy, 0 for none. (At
       `energy=0` they do no harm.)
-    - `attempts`: rounds of frames, 4, 16, 16, ... of them; from the third on they mix the planes less, in the eighth not
-      at all.
+    - `attempts`: rounds of frames, 4, 16, 16, ... of them; from the third on they mix the planes less, in the eighth
+      not at all.
     - `throw`: raise if a single set is not reached. A batch never raises: look at `reached` and `reason`.
     - `progress`: False for silence, None to say something after two seconds.
     - `key`: of the random frames and phases; `jax.random.key(0)` if None. Equal keys give equal networks.
@@ -155,7 +155,8 @@ def design(
         jax.random.key(0) if key is None else key,
     )
     refused = np.array([bool(refusal) for refusal in refusals])
-    with Watch(progress, "designing, frames", frames_in(attempts)) as watch:
+    # Frequencies to 1e-5 over thousands of turns are nothing for float32, whatever the session computes in.
+    with jax.enable_x64(True), Watch(progress, "designing, frames", frames_in(attempts)) as watch:
         found = _found(wanted, refused, levels > 0, attempts, watch)
     reasons = [refusals[k] or _reason(wanted, found, k) for k in range(len(flat))]
     result = _assembled(targets, wanted, found, refused, scale, reasons)

@@ -52,16 +52,16 @@ def block_for(spacing: float, frequency: float, samples: int) -> int:
 
 
 def spectral_lines(
-    signal: Float[np.ndarray, "times channels"], spacing: float, most: int, sure: bool
+    signal: Float[np.ndarray, "times channels"], spacing: float, most: int, sure: bool, rounding: float = 1e-12
 ) -> Float[np.ndarray, " lines"]:
     """The strongest lines, at most `most`, in cycles per unit of time, in the order in which they were found.
 
     `sure`: stop at the first that white noise would have with a chance above `SURE`. It stops as well where nothing
-    but rounding is left.
+    but `rounding` is left, relative.
     """
     duration = spacing * len(signal)
     centred = signal - signal.mean(axis=0)
-    floor = 1e-24 * float(np.sum(centred**2))
+    floor = rounding**2 * float(np.sum(centred**2))
     lines, barred = np.zeros(0), np.zeros(0)
     while len(lines) < most:
         rest = signal - fitted_waves(signal, spacing, lines)

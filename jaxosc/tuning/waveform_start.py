@@ -50,7 +50,9 @@ def candidates(
     **Raises:** `JaxoscError` where the signal has no line.
     """
     most = MOST_PLANES if neurons is None else neurons // 2
-    lines = spectral_lines(signal, spacing, most, sure=neurons is None)
+    # Times and values in float32 are off by some roundings, which are no lines.
+    rounding = max(1e-12, 100 * float(jnp.finfo(dtype).eps))
+    lines = spectral_lines(signal, spacing, most, neurons is None, rounding)
     if not len(lines):
         raise JaxoscError(
             "Got a target in which no line stands out of the noise, expected one that oscillates at least once in the"

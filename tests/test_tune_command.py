@@ -95,6 +95,7 @@ def test_without_wide_numbers_in_the_session(here):
     with jax.enable_x64(False):
         tune(PAIR)
     found = jo.load("tuned.npz")
+    assert found.y0.dtype == found.field.dtype == jnp.float64
     assert_period(found.field, found.y0, 1 / 1.3)
 
 

@@ -245,7 +245,7 @@ def _several(frequencies: list[float], activation: Any, options: TuneOptions) ->
 
 def _played(activation: Any, options: TuneOptions) -> tuple[Any, bool, dict[str, list[str]]]:
     """A waveform: a network and a readout that go on with it. There is no target to miss; the error is told."""
-    from .tuning import fit_waveform, read_waveform  # type: ignore[attr-defined]
+    from .tuning import fit_waveform, read_waveform
 
     found = fit_waveform(None, None, *read_waveform(options.waveform), neurons=options.neurons, activation=activation)
     return found, True, {"fit": repr(found).splitlines()}

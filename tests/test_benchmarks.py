@@ -349,3 +349,18 @@ class TestTuning:
         times = np.arange(1024) / 32
         # The parabola between the bins.
         assert peers.peak(np.sin(2 * np.pi * 1.013 * times), 1 / 32) == pytest.approx(1.013, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_design_runs(fresh_python, tmp_path):
+    record, text = ran(fresh_python, tmp_path, "design")
+    (row,) = record["rows"]
+    assert row["reached"] == row["right"] == 4
+    assert row["judged"] <= 1e-5 < 0.01 < row["least_linear"]  # the linear guess is off by per cents
+    assert "wanted 95%" in text
+
+
+@pytest.mark.slow
+def test_waveforms_run(fresh_python, tmp_path):
+    record, text = ran(fresh_python, tmp_path, "waveforms")
+    assert record and "Cramer" in text

@@ -154,7 +154,6 @@ def test_several_frequencies(here, capsys):
     assert np.array_equal(found.y0, again.y0)
 
 
-@pytest.mark.skipif("fit_waveform" not in vars(jo.tuning), reason="waveforms come with another change")
 def test_a_waveform(here, capsys):
     times = np.arange(0, 20, 0.05)
     signal = np.sin(2 * np.pi * 1.1 * times) + 0.5 * np.cos(2 * np.pi * 0.37 * times) + 1

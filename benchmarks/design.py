@@ -186,8 +186,8 @@ def main(*, quick: bool = False, out: Path = OUT, only: str = "") -> None:
     print_rows(rows)
     for row in rows:
         if row.case.main:
-            passed = row.right == row.reached >= WANTED * row.case.sets
-            say(f"{row.case}: wanted {WANTED:.0%} reached and all of them right: {'reached' if passed else 'missed'}.")
+            passed = row.right >= WANTED * row.case.sets
+            say(f"{row.case}: wanted {WANTED:.0%} reached and right by the judge: {'reached' if passed else 'missed'}.")
     harness.write_json(out / "design.json", {"machine": harness.machine(), "rows": rows})
 
 

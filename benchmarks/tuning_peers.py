@@ -1,7 +1,7 @@
 """Other ways to tune a frequency, at their best: trajectories and spectra matched by Adam, and SciPy on the peak.
 
 All see the network in time measured in periods of the target, so that what is wanted is the same for every member: the
-frequency 1. Gains are trained by their logarithm. Trajectory matching is given the amplitude, the phase and the offset
+frequency 1. Gains are trained by their logarithm. Trajectory matching is given the amplitude and the phase
 of the readout: at every step the sine of the wanted frequency that fits best is what is compared with, so that only a
 wrong frequency, or what is no sine, counts.
 """

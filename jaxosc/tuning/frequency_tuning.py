@@ -27,7 +27,7 @@ from ..fields import AbstractField, CurrentRNN
 from ..orbits.starts import require_count
 from .closed_orbits import families
 from .descent import Wishes, descend
-from .measures import AbstractMeasure, Line, checked_measure
+from .measures import AbstractMeasure, Line, Measured, checked_measure
 from .outcomes import Outcome
 from .progress import Watch
 from .rays import start_of_frequency
@@ -181,7 +181,7 @@ def _by_gain(
     # Where there is no window to make longer, the measure says itself how far it may be off.
     error = sharp.error if measure.longer() is measure else jnp.abs(sharp.frequency - new)
     result = _outcomes(turning, old, new, targets, limit)
-    blurred = (result == Outcome.reached) & ~(error <= BLUR * targets)
+    blurred = (result == Outcome.reached) & ~(error <= BLUR * limit * targets)
     watch(100, reached=float((result == Outcome.reached).mean()))
     return Tuned(
         tuned,
@@ -194,8 +194,8 @@ def _by_gain(
     )
 
 
-BLUR = 1e-2
-"""A line that moves by more than this, relative, in a window twice as long is no frequency that anybody would see."""
+BLUR = 10
+"""Tolerances by which a line may move in a window twice as long: the shorter window is the less accurate one by far."""
 
 
 def _sped_up(
@@ -226,24 +226,27 @@ def _on_closed_orbits(
     paths = families(networks, starts, getattr(measure, "readout", None), watch.part(0, 0.7))
     members = np.arange(len(starts))
     level = np.where(np.asarray(paths.found[:, 0]), np.asarray(paths.found).sum(axis=1) - 1, -1)
+    # A weakly unstable orbit is left only after hundreds of turns.
+    patient = measure.longer().longer()
     frequency, waiting = np.full(len(starts), np.nan), level >= 0
     while waiting.any():
         period, y0 = paths.period[members, level], paths.y0[members, level]
         fastest = np.where(waiting, fastest_bound(networks, period), 0)
-        found = measured_in_groups(networks, y0, measure, period, fastest)
-        frequency = np.where(waiting, found.frequency, frequency)
+        seen = measured_in_groups(networks, y0, patient, period, fastest).frequency
+        frequency = np.where(waiting, seen, frequency)
         stays = np.abs(frequency * np.asarray(period) - 1) <= limit
         lowest = level == 0
         waiting = waiting & ~stays & ~lowest
         level = np.where(waiting, np.maximum(level - LEVELS_DOWN, 0), level)
         watch(80, still_unstable=float(waiting.mean()))
     period, y0 = paths.period[members, level], paths.y0[members, level]
-    turning = Turning(period, found, np.where(level >= 0, fastest_bound(networks, period), 0), level >= 0)
-    old = jnp.asarray(frequency, starts.dtype)
-    tuned, y0, new = _sped_up(networks, y0, targets / old, targets, turning, measure)
+    old, found = jnp.asarray(frequency, starts.dtype), level >= 0
+    fastest = np.where(found, fastest_bound(networks, period), 0)
+    turning = Turning(period, Measured(old, jnp.zeros_like(old)), fastest, found)
+    tuned, y0, new = _sped_up(networks, y0, targets / old, targets, turning, patient)
     watch(100, reached=1.0)
     result = _outcomes(turning, old, new, targets, limit)
     stays = jnp.abs(old * period - 1) <= limit
-    result = jnp.where(level < 0, Outcome.not_closed, jnp.where(stays, result, Outcome.not_sharp))
+    result = jnp.where(~found, Outcome.not_closed, jnp.where(stays, result, Outcome.not_sharp))
     error = jnp.abs(old * period - 1) * targets
     return Tuned(tuned, y0, new, targets, error, result.astype(jnp.int8), stacked([old, new]))

@@ -246,14 +246,16 @@ def test_failures_are_codes_with_a_reason_and_stop_nobody():
 
 
 @pytest.mark.slow
-def test_chaos_is_not_called_sharp():
-    # Strongly driven into saturation: the dominant line of such an orbit is another one in another window.
+def test_a_line_of_another_window_is_not_called_sharp():
+    # At n = 8 most starts lie in weak chaos or between lines near each other: in the window that was looked through the
+    # frequency is on its target, in one twice as long it is another.
     field = jo.CurrentRNN(jo.weights.DenseSkew.random(jax.random.key(0), 8))
-    starts = 2 * jnp.asarray(np.random.default_rng(5).standard_normal((8, 8)))
+    starts = 0.5 * jnp.asarray(np.random.default_rng(5).standard_normal((4, 8)))
     tuned = tuning.tune_frequency(field, starts, 1.0)
-    assert int((tuned.result == tuning.Outcome.not_sharp).sum()) >= 2
-    # Ten times the tolerance in a window twice as long.
-    assert bool((tuned.error[tuned.result == tuning.Outcome.reached] <= 1e-5).all())
+    close, moves = jnp.abs(tuned.frequency - 1) <= 1e-6, tuned.error > 1e-5
+    assert bool((close & moves).any())
+    np.testing.assert_array_equal(tuned.result == tuning.Outcome.reached, close & ~moves)
+    assert "closed=True" in repr(tuned)
 
 
 # By the energy of the start, and along families

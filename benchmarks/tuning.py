@@ -29,18 +29,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxosc as jo
-from jaxosc.tuning import EventReturns, PairFormula, Returns, orbit_frequency, tune_frequency
-from jaxosc.weights import DenseSkew, RotationBlocks
+from jaxosc.tuning import tune_frequency
+from jaxosc.weights import DenseSkew
 
 from . import harness
 from .harness import print_table, say
+from .tuning_pairs import PAIR_TOLERANCE, GradientRow, PairRow, once_warm, pairs, print_pairs, ratios
 from .tuning_peers import Peer, by_scipy, log_spectrum, mismatch, trainer
 
 OUT = Path("build/benchmarks")
 
 NEURONS = 8
-RATIO = 8
-PAIR_TOLERANCE, AGREEMENT = 1e-10, 1e-9
+AGREEMENT = 1e-9
 TIGHT, LOOSE = 1e-6, 1e-3
 WANTED_SHARE, WANTED_OVER = 0.99, 10
 
@@ -104,30 +104,6 @@ QUICK = Study(
 
 
 @dataclasses.dataclass(frozen=True)
-class PairRow:
-    """Tuned pairs: by how much 1 / pair_period is off its target."""
-
-    name: str
-    count: int
-    reached: float
-    worst: float
-    cpu: float
-    wall: float
-    first: float
-
-
-@dataclasses.dataclass(frozen=True)
-class GradientRow:
-    """Largest relative difference from the closed form."""
-
-    name: str
-    count: int
-    value: float
-    omega: float
-    start: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Row:
     """One method at n = 8: `off`, how far each is off its target as judged; `first`, wall seconds of compiling, where
     that is not in the others.
@@ -173,11 +149,6 @@ def network(matrices: np.ndarray) -> jo.CurrentRNN:
     return jo.CurrentRNN(DenseSkew(jnp.asarray(matrices[..., *np.triu_indices(matrices.shape[-1], 1)])))
 
 
-def ratios(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Even on a logarithmic scale."""
-    return np.exp(generator.uniform(-np.log(RATIO), np.log(RATIO), count))
-
-
 def problem_of(count: int, seed: int) -> Problem:
     """Networks of gain 1, the entries of their starts N(0, 1)."""
     generator = np.random.default_rng([seed, NEURONS])
@@ -186,14 +157,6 @@ def problem_of(count: int, seed: int) -> Problem:
     fastest = np.linalg.norm(matrices, 2, axis=(1, 2)) / (2 * np.pi)
     starts = generator.standard_normal((count, NEURONS))
     return Problem(matrices, starts, fastest * ratios(generator, count))
-
-
-def once_warm(run: Callable[[], Any], warm: Callable[[], Any] | None = None) -> tuple[Any, float, float, float]:
-    """The result of a second call, its CPU and wall seconds, and the wall seconds of the first, which compiles."""
-    job = harness.Job(run, warm)
-    first = job.first()
-    result, cpu, wall = job.timed(1)
-    return result, cpu, wall, first
 
 
 def judged(problem: Problem, matrices: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -222,60 +185,6 @@ def judged(problem: Problem, matrices: np.ndarray, starts: np.ndarray) -> np.nda
             found = np.asarray(jo.orbits.frequency(run.ts, run.ys[..., :1]).frequency)[: len(mine)]
             off[mine] = np.where(np.isfinite(found), np.abs(found - 1), np.inf)
     return off
-
-
-def pairs(study: Study) -> tuple[list[PairRow], list[GradientRow]]:
-    """n = 2: success, and agreement with the closed form."""
-    generator = np.random.default_rng([1, 2])
-    omega = np.exp(generator.uniform(np.log(0.1), np.log(10), study.pairs))
-    starts = generator.standard_normal((study.pairs, 2))
-    field = jo.CurrentRNN(RotationBlocks(jnp.asarray(omega[:, None])))
-    energy = field.energy(jnp.asarray(starts))
-    targets = ratios(generator, study.pairs) / np.asarray(jo.oracles.pair_period(energy, omega))
-    rows = []
-    for name, measure in (("closed form (default)", None), ("Returns()", Returns())):
-
-        def run(measure: Any = measure) -> Any:
-            return tune_frequency(field, starts, targets, measure=measure, progress=False)
-
-        found, cpu, wall, first = once_warm(run)
-        tuned = np.asarray(found.field.weight.angular_frequencies)[:, 0]
-        again = np.asarray(jo.oracles.pair_period(found.field.energy(found.y0), tuned))
-        off = np.abs(1 / (again * targets) - 1)
-        rows.append(PairRow(name, study.pairs, float(np.mean(off <= PAIR_TOLERANCE)), off.max(), cpu, wall, first))
-    few = slice(0, study.gradients)
-    return rows, gradients(omega[few], starts[few], study.event_rtols)
-
-
-def gradients(omega: np.ndarray, starts: np.ndarray, event_rtols: tuple[float, ...]) -> list[GradientRow]:
-    """Values and gradients of all measures; members do not meet, so that of a sum holds that of each."""
-    near = 1 / jo.oracles.pair_period(jo.CurrentRNN(RotationBlocks(omega[:, None])).energy(jnp.asarray(starts)), omega)
-
-    def total(omega: Any, starts: Any, measure: Any) -> Any:
-        field = jo.CurrentRNN(RotationBlocks(omega[:, None]))
-        if measure is None:
-            energy = jnp.sum(jnp.log(jnp.cosh(starts)), axis=1)
-            frequencies = 1 / jo.oracles.pair_period(energy, omega)
-        else:
-            frequencies = orbit_frequency(field, starts, measure=measure, near=near).frequency
-        return jnp.sum(frequencies), frequencies
-
-    def found(measure: Any) -> Any:
-        by = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
-        (_, value), (of_omega, of_start) = by(jnp.asarray(omega), jnp.asarray(starts), measure)
-        return np.asarray(value), np.asarray(of_omega), np.asarray(of_start)
-
-    exact, rows = found(None), []
-    for measure in (PairFormula(), Returns(), *map(EventReturns, event_rtols)):
-        mine = found(measure)
-        # Relative to the length of a member's gradient: one of its entries may be next to zero.
-        apart = [
-            np.max(np.linalg.norm((a - b).reshape(len(a), -1), axis=1) / np.linalg.norm(b.reshape(len(b), -1), axis=1))
-            for a, b in zip(mine, exact, strict=True)
-        ]
-        name = f"EventReturns({measure.rtol:g})" if isinstance(measure, EventReturns) else f"{type(measure).__name__}()"
-        rows.append(GradientRow(name, len(omega), *map(float, apart)))
-    return rows
 
 
 def ours(problem: Problem, closed: bool) -> Row:
@@ -351,30 +260,6 @@ def rows_of(study: Study) -> list[Row]:
     return rows
 
 
-def print_pairs(rows: list[PairRow], agreement: list[GradientRow]) -> None:
-    """Two tables."""
-    lines = [
-        [
-            row.name,
-            f"{row.count:,}",
-            f"{100 * row.reached:.1f} %",
-            f"{row.worst:.1e}",
-            f"{row.wall:.3g}",
-            f"{row.cpu:.3g}",
-            f"{1e3 * row.cpu / max(row.reached * row.count, 1):.3g}",
-            f"{row.first:.3g}",
-        ]
-        for row in rows
-    ]
-    columns = ["n = 2", "pairs", "<= 1e-10", "worst", "wall s", "CPU s", "CPU ms per success", "first call, s"]
-    print_table("Pairs tuned, judged by the closed form", columns, lines)
-    columns = ["measure", "pairs", "value", "by omega", "by y0"]
-    lines = [
-        [row.name, str(row.count), f"{row.value:.1e}", f"{row.omega:.1e}", f"{row.start:.1e}"] for row in agreement
-    ]
-    print_table("Largest relative difference from the closed form of frequencies and gradients", columns, lines)
-
-
 def print_rows(rows: list[Row]) -> None:
     """A line for each method."""
     base = rows[0].per_success(TIGHT)
@@ -433,7 +318,7 @@ def main(*, quick: bool = False, starts: int | None = None, out: Path = OUT) -> 
     if starts is not None:
         study = dataclasses.replace(study, pairs=starts, starts=starts)
     record: dict[str, Any] = {"machine": harness.machine(), "study": study}
-    pair_rows, agreement = pairs(study)
+    pair_rows, agreement = pairs(study.pairs, study.gradients, study.event_rtols)
     print_pairs(pair_rows, agreement)
     rows = rows_of(study)
     print_rows(rows)

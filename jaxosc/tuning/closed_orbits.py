@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._results import Result
-from ..fields import AbstractField
-from ..orbits import periodic_orbit
+from ..fields import AbstractField, CurrentRNN
+from ..orbits import PeriodicOrbit, periodic_orbit
 from .turning import fastest_bound
 
 FAMILY_STEPS = 6
@@ -76,6 +76,23 @@ def _mode(field: AbstractField, y: Float[Array, " n"], readout: Any) -> tuple[Ar
     return 2 * jnp.real(parts[:, best]), omega[best]
 
 
+def has_families(field: AbstractField) -> bool:
+    """Whether linear modes of a network begin families of closed orbits: conservative, and at rest in 0."""
+    conservative = field.weight.skew or field.weight.energy_weights() is not None
+    free = field.bias is None and field.drive is None and not bool((field.leak != 0).any())
+    return isinstance(field, CurrentRNN) and conservative and free
+
+
+def predicted(
+    last: PeriodicOrbit, energy: Float[Array, "*batch"]
+) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
+    """A guess of the start and the period at another energy of the family."""
+    # The tangent in the amplitude, since near rest the state goes like the root of the energy.
+    root = jnp.sqrt(last.energy)
+    guess = last.y0 + (2 * root * (jnp.sqrt(energy) - root))[..., None] * last.state_slope
+    return guess, jnp.maximum(last.period + (energy - last.energy) * last.period_slope, last.period / 2)
+
+
 class Families(eqx.Module):
     """Closed orbits (members, levels) from small amplitude upward.
 
@@ -122,11 +139,7 @@ def _family(field: AbstractField, mode: Array, omega: Array, steps: int) -> Fami
     for number in range(1, FAMILY_STEPS + 1):
         # Energy is quadratic in the amplitude.
         goal = first + (wanted - first) * (number / FAMILY_STEPS) ** 2
-        step = goal - last.energy
-        period = jnp.maximum(last.period + step * last.period_slope, last.period / 2)
-        # The tangent in the amplitude, since near rest the state goes like the root of the energy.
-        root = jnp.sqrt(last.energy)
-        guess = last.y0 + (2 * root * (jnp.sqrt(goal) - root))[:, None] * last.state_slope
+        guess, period = predicted(last, goal)
         good = good & jnp.isfinite(guess).all(axis=-1) & jnp.isfinite(period)
         guess, period = jnp.where(good[:, None], guess, small), jnp.where(good, period, 2 * jnp.pi / omega)
         last = periodic_orbit(field, guess, period, energy=jnp.where(good, goal, first), **options)

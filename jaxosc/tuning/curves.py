@@ -16,9 +16,9 @@ from jaxtyping import Array, Bool, Float
 from .._checks import is_concrete, require_finite, require_positive
 from .._errors import JaxoscError
 from .._results import Result
-from ..fields import AbstractField, CurrentRNN
+from ..fields import AbstractField
 from ..orbits import periodic_orbit
-from .closed_orbits import STEPS_PER_TURN, linear_modes
+from .closed_orbits import STEPS_PER_TURN, has_families, linear_modes, predicted
 from .turning import fastest_bound
 
 MOST_NEWTON_STEPS = 24
@@ -76,11 +76,9 @@ def frequency_curve(field: Any, y0: Any, energies: Any, *, readout: Any = None) 
         # One that was not found is no guide to the next.
         last = orbits[-1] if int(orbits[-1].result) == Result.successful else last
     good = jnp.stack([orbit.result == Result.successful for orbit in orbits])
-    energy, time, slope = (
-        jnp.stack([getattr(orbit, name) for orbit in orbits]) for name in ("energy", "period", "period_slope")
-    )
+    time, slope = (jnp.stack([getattr(orbit, name) for orbit in orbits]) for name in ("period", "period_slope"))
     return FrequencyCurve(
-        energy,
+        jnp.asarray(levels, y0.dtype),
         jnp.where(good, 1 / time, jnp.nan),
         jnp.where(good, -slope / time**2, jnp.nan),
         jnp.stack([orbit.y0 for orbit in orbits]),
@@ -129,12 +127,7 @@ def energy_for_frequency(
 
 
 def _checked(field: Any, y0: Any) -> tuple[AbstractField, Float[Array, " n"]]:
-    usable = isinstance(field, CurrentRNN) and field.bias is None and field.drive is None and not field.batch_shape
-    if (
-        not usable
-        or bool((field.leak != 0).any())
-        or not (field.weight.skew or field.weight.energy_weights() is not None)
-    ):
+    if not isinstance(field, AbstractField) or field.batch_shape or not has_families(field):
         raise JaxoscError(
             f"Got {field!r}, expected one skew or symmetrizable jo.CurrentRNN without bias, leak and drive, whose modes"
             " are families of closed orbits."
@@ -160,7 +153,5 @@ def _next(field: AbstractField, mode: Array, period: Array, last: Any, energy: A
     if last is None or int(last.result) != Result.successful:
         guess, time = mode * jnp.sqrt(goal / field.energy(mode)), period
     else:
-        root = jnp.sqrt(last.energy)
-        guess = last.y0 + 2 * root * (jnp.sqrt(goal) - root) * last.state_slope
-        time = jnp.maximum(last.period + (goal - last.energy) * last.period_slope, last.period / 2)
+        guess, time = predicted(last, goal)
     return periodic_orbit(field, guess, time, energy=goal, num_steps=steps)

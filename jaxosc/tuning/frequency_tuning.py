@@ -23,9 +23,9 @@ from jaxtyping import Array, Float
 
 from .._checks import is_concrete, require_positive
 from .._errors import JaxoscError
-from ..fields import AbstractField, CurrentRNN
+from ..fields import AbstractField
 from ..orbits.starts import require_count
-from .closed_orbits import families
+from .closed_orbits import families, has_families
 from .descent import Wishes, descend
 from .measures import AbstractMeasure, Line, Measured, checked_measure
 from .outcomes import Outcome
@@ -35,7 +35,12 @@ from .time_scale import rescaled
 from .tuned import Tuned, stacked
 from .turning import Turning, fastest_bound, made_to_turn, measured_in_groups, members_of
 
-NAMES = {"gain": None, "energy": None, "weight": lambda field: field.weight, "bias": lambda field: field.bias}
+NAMES: dict[str, Any] = {
+    "gain": None,
+    "energy": None,
+    "weight": lambda field: field.weight,
+    "bias": lambda field: field.bias,
+}
 """What may be changed, by name: the time scale, the amplitude of the start, or parts of the field."""
 
 LEVELS_DOWN = 2
@@ -85,8 +90,6 @@ def tune_frequency(
 
     **Returns:** a `Tuned`. **Raises:** `JaxoscError` for wrong shapes and names, a target <= 0, a driven network, a
     measure or `closed` that does not fit the network, and calls within a transformation.
-
-    Source: science behind each way is named in the files of `jaxosc.tuning`.
     """
     require_positive("target", target)
     require_count("steps", steps)
@@ -148,10 +151,9 @@ def _check_ways(field: AbstractField, over: Any, closed: bool, objective: Any, o
         )
     if not closed:
         return
-    conservative = field.weight.skew or field.weight.energy_weights() is not None
     if over != "gain":
         raise JaxoscError(f"Got closed=True with over = {over!r}, expected over='gain': tune first, then close.")
-    if not isinstance(field, CurrentRNN) or field.bias is not None or not conservative or bool((field.leak != 0).any()):
+    if not has_families(field):
         raise JaxoscError(
             "Got closed=True and a network with bias, leak, in the rate form or not conservative, expected a skew or"
             " symmetrizable one in the current form: leave closed out."
@@ -162,7 +164,7 @@ def _picker(over: Any) -> Any:
     if callable(over):
         return over
     names = (over,) if isinstance(over, str) else tuple(over)
-    return lambda field: [NAMES[name](field) for name in names]  # type: ignore[misc]
+    return lambda field: [NAMES[name](field) for name in names]
 
 
 def _by_gain(
@@ -182,16 +184,9 @@ def _by_gain(
     error = sharp.error if measure.longer() is measure else jnp.abs(sharp.frequency - new)
     result = _outcomes(turning, old, new, targets, limit)
     blurred = (result == Outcome.reached) & ~(error <= BLUR * limit * targets)
+    result = jnp.where(blurred, Outcome.not_sharp, result)
     watch(100, reached=float((result == Outcome.reached).mean()))
-    return Tuned(
-        tuned,
-        y0,
-        new,
-        targets,
-        error,
-        jnp.where(blurred, Outcome.not_sharp, result).astype(jnp.int8),
-        stacked([old, new]),
-    )
+    return Tuned(tuned, y0, new, targets, error, result.astype(jnp.int8), stacked([old, new]))
 
 
 BLUR = 10
@@ -244,9 +239,9 @@ def _on_closed_orbits(
     fastest = np.where(found, fastest_bound(networks, period), 0)
     turning = Turning(period, Measured(old, jnp.zeros_like(old)), fastest, found)
     tuned, y0, new = _sped_up(networks, y0, targets / old, targets, turning, patient)
-    watch(100, reached=1.0)
     result = _outcomes(turning, old, new, targets, limit)
     stays = jnp.abs(old * period - 1) <= limit
     result = jnp.where(~found, Outcome.not_closed, jnp.where(stays, result, Outcome.not_sharp))
+    watch(100, reached=float((result == Outcome.reached).mean()))
     error = jnp.abs(old * period - 1) * targets
     return Tuned(tuned, y0, new, targets, error, result.astype(jnp.int8), stacked([old, new]))

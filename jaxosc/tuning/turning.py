@@ -56,7 +56,8 @@ def orbit_frequency(field: Any, y0: Any, *, measure: Any = None, near: Any = Non
 
     - `field`, `y0` (..., n), `pairing`: as in `jo.simulate`.
     - `measure`: `jo.tuning.PairFormula()`, `Returns()`, `EventReturns()`, `Line()`, `Rotation()`; None as above.
-    - `near`: (...) the frequency within a few per cent. None looks for it; within a transformation it has to be given.
+    - `near`: (...) the frequency within a few per cent. None looks for it; within a transformation it has to be given,
+      and steps are then chosen for a fastest mode that turns up to eight times in a turn of the line.
 
     **Returns:** `Measured`, frequencies (...) in cycles per unit of time and errors; NaN where there is none.
 

@@ -6,7 +6,7 @@
    1,000 periods beside the bound of Cramer and Rao, and how the amplitude at its end compares with that at its start.
 2. The same at 40 samples a period and three recordings that packages bring along (an electrocardiogram of PyWavelets,
    three beats; yearly sunspots and the monthly temperature of the sea off Peru, of statsmodels): everybody sees the
-   same training window, then continues alone, first over the held-out rest, then over 200 periods.
+   same training window, then continues alone, first over the held-out rest, then over 1,000 periods.
 
 What is known beforehand is the period, roughly: AR chooses its lags around it, ours the base of its multiples. What has
 to be chosen (ours: how many neurons, and whether lines are multiples of one) everybody chooses by continuing the first
@@ -41,7 +41,7 @@ THREE = np.array([1, math.sqrt(2), math.sqrt(5)])
 NOISE = math.sqrt(1.5 / 100)
 """20 dB below three sines of amplitude 1."""
 
-FAR, LAST = 200, 20
+FAR, LAST = 1000, 20
 """Periods that everybody continues for, and over how many at the end is looked at."""
 
 DIED, GREW = 0.1, 3.0
@@ -196,7 +196,7 @@ def judged(recording: Recording, name: str, method: Callable[[Recording], Contin
 
 
 def draw(found: dict[str, tuple[Recording, dict[str, np.ndarray]]], path: Path) -> None:
-    """A row for each recording: where the training window ends, and the end of the run of 200 periods."""
+    """A row for each recording: where the training window ends, and the end of the run of 1,000 periods."""
     with plotting.style():
         figure, panels = plt.subplots(
             len(found), 2, figsize=(11, 2.3 * len(found) + 0.6), layout="constrained", squeeze=False, sharey="row"

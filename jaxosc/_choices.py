@@ -70,6 +70,11 @@ calls of splitting want more (n = 32, with 16, 64, 128: 23, 8.2, 6.6)."""
 NATIVE_UP_TO = 256
 """A form. Up to this n there are loops in C (see `jaxosc.native`); beyond, products of matrices rule, which XLA has."""
 
+TILES_FROM, TILES_FILLED = 20, 0.69
+"""Forms. From this n on, and where at least this part of the blocks of 32 neurons is filled, products of a shared W in
+float32 are made on the tile unit, where there is one. Forward Euler without and with it: n = 16 0.37 and 0.44, 24 0.45
+and 0.39, 32 0.51 and 0.37, 33 0.53 and 0.73, 40 0.61 and 0.63, 48 0.70 and 0.67, 128 1.50 and 0.82, 256 3.0 and 1.3."""
+
 NATIVE_LANES = {"shared": 512, "own": 128, "neurons": 4096, "growth": 512}
 """A width. Lanes that a loop in C gets at once; it has narrower blocks of its own."""
 
@@ -103,3 +108,8 @@ def large_lanes(n: int, itemsize: int, use: Use, kernels: bool) -> float:
     form = "pieces" if use == "pieces" else "columns" if n <= own_columns_up_to(use, itemsize, kernels) else "product"
     fitting = OWN_BYTES[form] / (n * n * itemsize)
     return min(max(fitting, LEAST_LARGE_LANES[form]), MOST_LARGE_LANES[form])
+
+
+def tiles_pay(n: int) -> bool:
+    """Whether blocks of 32 neurons are filled enough for the tile unit to be faster."""
+    return n >= TILES_FROM and n / (32 * -(-n // 32)) >= TILES_FILLED

@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -54,7 +55,7 @@ class Case:
     **Attributes:** `neurons`, `dtype`; `activation`, the name of its C function; `step`, "euler", "sweep" (a splitting
     of order 1), "splitting" (pairs of sweeps), "taylor", the same "projected" to its energy, or "growth" (a splitting
     with tangents); `own`, whether each lane has a W of its own; `order`, of a series; `tangents`, how many, and whether
-    they are made `orthogonal`.
+    they are made `orthogonal`; `tiles`, whether products are made on the tile unit of a processor that has one.
     """
 
     neurons: int
@@ -65,6 +66,7 @@ class Case:
     order: int = 0
     tangents: int = 0
     orthogonal: bool = True
+    tiles: bool = False
 
     @property
     def by_neuron(self) -> bool:
@@ -83,7 +85,7 @@ class Case:
             f"-DORDER={self.order}",
             f"-DPROJECTED={int(self.step == 'projected')}",
             f"-DOWN={int(self.own)}",
-            *([] if tangents else [f"-DBY_NEURON={int(self.by_neuron)}"]),
+            *([] if tangents else [f"-DBY_NEURON={int(self.by_neuron)}", f"-DTILES={int(self.tiles)}"]),
             *tangents,
             "-DHANDLER=jaxosc_loop",
         ]
@@ -109,8 +111,19 @@ def loops_are_native() -> bool:
 
 
 @functools.cache
+def tiles_may_be_used() -> bool:
+    """Whether this processor has a tile unit for bfloat16 (Intel's AMX), and Linux lets this process use it."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or "amx_bf16" not in _processor():
+        return False
+    # The states of tiles are large, so Linux wants to be asked before (arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA).
+    return ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
+
+
+@functools.cache
 def target_of(case: Case) -> str | None:
     """The name under which XLA calls the loop of a case, compiled now if need be; None and a warning if that fails."""
+    if case.tiles and not tiles_may_be_used():
+        return target_of(dataclasses.replace(case, tiles=False))
     command = compiler()
     if command is None:
         return None

@@ -43,14 +43,18 @@ static void step(vec *y, const struct networks *w, const struct job *job, const 
 
 #else
 
-/* One vector of states, from what W brings to it. */
-INLINE void advance(vec *y, vec sum, const struct networks *w, const struct job *job, int k, int g) {
-  if (!w->plain) {
+/* Vector k of states after the step, from what it is and W brings to it. */
+INLINE vec advanced(vec y, vec sum, const struct networks *w, real dt, int k, int g, const int plain) {
+  if (!plain) {
     sum = gained(w, sum, g);
     if (w->has_bias) sum += w->bias[k];
-    if (w->has_leak) sum -= w->leak[g] * y[k];
+    if (w->has_leak) sum -= w->leak[g] * y;
   }
-  y[k] += job->dt * sum;
+  return y + dt * sum;
+}
+
+INLINE void advance(vec *y, vec sum, const struct networks *w, const struct job *job, int k, int g) {
+  y[k] = advanced(y[k], sum, w, job->dt, k, g, w->plain);
 }
 
 #if OWN || N <= 4

@@ -1,8 +1,8 @@
 /* Fixed steps of forward Euler or Poisson splitting in many lanes, with the measures that look at every step.
 
    Compiled for one case: -DN=8 neurons, -DREAL=float (or double), -DSPLITTING (0: Euler, 1: one sweep, 2: pairs of
-   sweeps), -DOWN (0: one W for all lanes, 1: a W each), -DBY_NEURON (see below), -DACTIVATION=tanh_of, -DHANDLER=name,
-   and the numbers of tanh. The compiler unrolls what N allows.
+   sweeps), -DOWN (0: one W for all lanes, 1: a W each), -DBY_NEURON (see below), -DTILES (1: products on the tile unit, see
+   tiles.h), -DACTIVATION=tanh_of, -DHANDLER=name, and the numbers of tanh. The compiler unrolls what N allows.
 
    A few lanes ("a block") go through all their steps before the next ones start, so that whatever a step touches stays
    in registers and the first cache. What becomes of a lane does not depend on its neighbours: each sum has one order,
@@ -35,6 +35,9 @@
 #define LANES (GROUPS * WIDTH)
 #define STATE (N * LANES)
 #endif
+
+/* Vectors of lanes in a block of those that are left: tiles take two at once. */
+#define FEW (TILES ? 2 : 1)
 
 /* Blocks of rows written out: with more in sight the compiler interleaves what does not fit the registers. */
 enum { UNROLLED = N <= 4 ? 16 : 1 };
@@ -69,13 +72,19 @@ struct measures {
 
 #define TOUCHED offsetof(struct measures, start)
 
+#include "measures.h"
+
 #if SPLITTING
 #include "splitting_step.h"
 #else
 #include "euler_step.h"
 #endif
 
-#include "measures.h"
+#if TILES
+#include "euler_tiles.h"
+#else
+enum { TILES_BYTES = 0 };
+#endif
 
 /* Steps number `from` to `to` with their measures, at most SAMPLE_EVERY, which nobody looks at. */
 INLINE void stretch(real *y, vec *first, struct measures *kept, const struct networks *w, const struct job *job,
@@ -83,6 +92,9 @@ INLINE void stretch(real *y, vec *first, struct measures *kept, const struct net
   const int lanes = BY_NEURON ? LANES : groups * WIDTH;
   struct course course;
   if (job->count) begin_course(&course, y, lanes, groups);
+#if TILES
+  stretch_on_tiles((vec *)y, kept, &course, w, job, from, to, groups);
+#else
 #pragma GCC unroll 1
   for (int32_t k = from; k < to; k++) {
 #if BY_NEURON
@@ -90,9 +102,9 @@ INLINE void stretch(real *y, vec *first, struct measures *kept, const struct net
 #else
     step((vec *)y, first, w, job, groups);
 #endif
-    if (job->norm) measure_norms(kept, (vec *)y, k, lanes, groups);
-    if (job->count) follow(&course, y, k - from + 1, lanes, groups);
+    measure(kept, &course, (vec *)y, job, k, from, 0, BY_NEURON ? LANES : groups, groups);
   }
+#endif
   if (job->count) end_course(kept, &course, from, to, lanes, groups);
 }
 
@@ -104,7 +116,7 @@ INLINE void stretch(real *y, vec *first, struct measures *kept, const struct net
   }
 
 STRETCH(stretch_of_many, GROUPS)
-STRETCH(stretch_of_few, 1)
+STRETCH(stretch_of_few, FEW)
 
 #define LOOK(name, groups)                                                                     \
   static __attribute__((noinline)) void name(struct measures *kept, real *y, int32_t number) { \
@@ -112,7 +124,7 @@ STRETCH(stretch_of_few, 1)
   }
 
 LOOK(look_at_many, GROUPS)
-LOOK(look_at_few, 1)
+LOOK(look_at_few, FEW)
 
 /* One lane back to where it was. */
 static void put_back(real *y, const real *y0, struct measures *kept, const struct measures *kept0, int k, int width) {
@@ -136,8 +148,11 @@ INLINE int some_outside(const real *norms, real most, const int lanes) {
 #endif
 }
 
-INLINE void prepare(vec *y, vec *first, const int groups) {
-#if SPLITTING
+/* What steps want of states that they have not led to themselves. */
+INLINE void prepare(vec *y, vec *first, const struct networks *w, const int groups) {
+#if TILES
+  split_states(y, w->tiles, groups);
+#elif SPLITTING
 #pragma GCC unroll 8
   for (int g = 0; g < groups; g++) first[g] = ACTIVATION(y[g]);
 #endif
@@ -178,6 +193,10 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
   memset(w.bias, 0, sizeof w.bias);
   for (int k = 0; k < lanes; k++) take(&w, &job->given, k, LANE(k), lanes);
   w.shared = job->given.matrix, w.own = own;
+#if TILES
+  struct tiles tiles = tiles_in((char *)own);
+  w.tiles = &tiles;
+#endif
 #if OWN
   for (int i = 0; i < N; i++)
     for (int j = 0; j < N; j++)
@@ -188,7 +207,7 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
           ((real *)own)[((long)i * N + j) * lanes + k] = job->given.matrix[((long)i * N + j) * job->lanes + LANE(k)];
       }
 #endif
-  prepare((vec *)y, first, groups);
+  prepare((vec *)y, first, &w, groups);
   int32_t number = job->begin;
   int sample = 0;
   while (number < job->end && frozen < lanes) {
@@ -197,7 +216,7 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
     memcpy(y0, y, size);
     if (job->norm || job->count) memcpy(&kept0, &kept, TOUCHED);
     go(y, first, &kept, &w, job, number, next);
-    square_norms((vec *)y, norms, groups);
+    square_norms((vec *)y, norms, 0, BY_NEURON ? LANES : groups, groups);
     int leaving = some_outside(norms, job->escape, lanes);
     if (!leaving && !frozen) {
       for (int k = 0; k < lanes; k++) num_steps[k] += next - number;
@@ -212,14 +231,14 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
       if (again) {
         memcpy(y, y0, size);
         memcpy(&kept, &kept0, TOUCHED);
-        prepare((vec *)y, first, groups);
+        prepare((vec *)y, first, &w, groups);
       }
       for (int32_t from = number; from < next; from++) {
         if (again) {
           memcpy(y0, y, size);
           memcpy(&kept0, &kept, TOUCHED);
           go(y, first, &kept, &w, job, from, from + 1);
-          square_norms((vec *)y, norms, groups);
+          square_norms((vec *)y, norms, 0, BY_NEURON ? LANES : groups, groups);
         }
         for (int k = 0; k < lanes; k++) {
           if (result[k] == 0 && suspect[k] && !(norms[k] <= job->escape)) {
@@ -231,7 +250,7 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
           else
             num_steps[k] += again ? 1 : next - number;
         }
-        prepare((vec *)y, first, groups);
+        prepare((vec *)y, first, &w, groups);
         if (!again) break;
       }
     }
@@ -284,22 +303,29 @@ XLA_FFI_Error *HANDLER(XLA_FFI_CallFrame *frame) {
       .deviation1 = OUT(9), .squares1 = OUT(10), .start1 = OUT(11), .worst1 = OUT(12), .worst_at1 = OUT(13),
       .sampled = OUT(14)};
   vec *own = NULL;
-#if OWN
-  const size_t size = BY_NEURON ? sizeof(vec) * LANES * N * PARTS : sizeof(vec) * N * N * GROUPS;
+#if OWN || TILES
+  const size_t size = TILES ? TILES_BYTES : BY_NEURON ? sizeof(vec) * LANES * N * PARTS : sizeof(vec) * N * N * GROUPS;
   own = aligned_alloc(BYTES, size);
   if (own == NULL) return no_memory(frame);
   memset(own, 0, size);
 #endif
+#if TILES
+  begin_tiles();
+  split_matrix((char *)own, job.given.matrix);
+#endif
   long begin = 0;
   for (; job.lanes - begin >= LANES; begin += LANES) run_block(&job, begin, LANES, own, GROUPS);
   /* What is left: in one block if it fills most of it, else vector by vector. */
-  const long narrow = BY_NEURON ? LANES : WIDTH;
+  const long narrow = BY_NEURON ? LANES : FEW * WIDTH;
   if (job.lanes - begin > LANES / 2) {
     run_block(&job, begin, (int)(job.lanes - begin), own, GROUPS);
   } else {
     for (; begin < job.lanes; begin += narrow)
-      run_block(&job, begin, (int)(job.lanes - begin < narrow ? job.lanes - begin : narrow), own, 1);
+      run_block(&job, begin, (int)(job.lanes - begin < narrow ? job.lanes - begin : narrow), own, FEW);
   }
+#if TILES
+  _tile_release();
+#endif
   free(own);
   return NULL;
 }

@@ -1,14 +1,15 @@
 /* Measures of a block of lanes: the energy of tanh networks, H = sum of log cosh, the norms, and crossings of zero.
 
-   As the reducers of `simulate/reducers.py`, whose states these are. */
+   As the reducers of `simulate/reducers.py`, whose states these are. `begin` to `end`: which vectors of lanes, or by
+   neuron which lanes. */
 
 #include "energy.h"
 
 /* The squared norm of every lane. */
-INLINE void square_norms(const vec *y, real *norms, const int groups) {
+INLINE void square_norms(const vec *y, real *norms, const int begin, const int end, const int groups) {
 #if BY_NEURON
 #pragma GCC unroll 4
-  for (int m = 0; m < LANES; m++) {
+  for (int m = begin; m < end; m++) {
     vec sum = rounded(y[m * PARTS] * y[m * PARTS]);
 #pragma GCC unroll 16
     for (int p = 1; p < PARTS; p++) sum += y[m * PARTS + p] * y[m * PARTS + p];
@@ -16,7 +17,7 @@ INLINE void square_norms(const vec *y, real *norms, const int groups) {
   }
 #else
 #pragma GCC unroll 8
-  for (int g = 0; g < groups; g++) {
+  for (int g = begin; g < end; g++) {
     vec sum = rounded(y[g] * y[g]);
 #pragma GCC unroll UNROLLED
     for (int i = 1; i < N; i++) sum += y[i * groups + g] * y[i * groups + g];
@@ -26,18 +27,19 @@ INLINE void square_norms(const vec *y, real *norms, const int groups) {
 }
 
 /* As `Norms.update`. */
-INLINE void measure_norms(struct measures *kept, const vec *y, int32_t number, const int lanes, const int groups) {
+INLINE void measure_norms(struct measures *kept, const vec *y, int32_t number, const int begin, const int end,
+                          const int groups) {
   real norms[LANES] ALIGNED;
-  square_norms(y, norms, groups);
+  square_norms(y, norms, begin, end, groups);
 #if BY_NEURON
-  for (int k = 0; k < lanes; k++) {
+  for (int k = begin; k < end; k++) {
     const int larger = norms[k] > kept->norm[k];
     kept->norm[k] = larger ? norms[k] : kept->norm[k];
     kept->norm_at[k] = larger ? number : kept->norm_at[k];
   }
 #else
 #pragma GCC unroll 8
-  for (int g = 0; g < groups; g++) {
+  for (int g = begin; g < end; g++) {
     vec *most = (vec *)kept->norm + g;
     mask *at = (mask *)kept->norm_at + g;
     const vec norm = ((const vec *)norms)[g];
@@ -84,18 +86,26 @@ INLINE void begin_course(struct course *course, real *y, const int lanes, const 
 }
 
 /* After `place` steps. */
-INLINE void follow(struct course *course, real *y, const int place, const int lanes, const int groups) {
+INLINE void follow(struct course *course, const vec *y, const int place, const int begin, const int end,
+                   const int groups) {
 #if BY_NEURON
-  for (int k = 0; k < lanes; k++) course->heights[place][k] = *at(y, 0, k, lanes);
+  for (int k = begin; k < end; k++) course->heights[place][k] = *at((real *)y, 0, k, LANES);
 #else
 #pragma GCC unroll 8
-  for (int g = 0; g < groups; g++) {
-    vec *height = (vec *)course->heights[place - 1] + g, now = ((const vec *)y)[g];
+  for (int g = begin; g < end; g++) {
+    vec *height = (vec *)course->heights[place - 1] + g, now = y[g];
     ((vec *)course->heights[place])[g] = now;
     /* By their signs, where -0 counts as 0. */
     course->crossed[g] |= (mask)*height & ~(mask)(now + 0);
   }
 #endif
+}
+
+/* All that looks at every step, after step `number` of a stretch that has begun with number `from`. */
+INLINE void measure(struct measures *kept, struct course *course, const vec *y, const struct job *job, int32_t number,
+                    int32_t from, const int begin, const int end, const int groups) {
+  if (job->norm) measure_norms(kept, y, number, begin, end, groups);
+  if (job->count) follow(course, y, number - from + 1, begin, end, groups);
 }
 
 /* Crossings are rare, and looked for where there is one. */

@@ -7,8 +7,11 @@ struct given {
   long gain_lanes, bias_lanes, leak_lanes;
 };
 
+struct tiles;
+
 /* The networks of a block. */
 struct networks {
+  struct tiles *tiles;
   const vec *own;
   const real *shared;
   vec gain[GROUPS], leak[GROUPS];

@@ -65,7 +65,9 @@ def native_case(
     name = np.dtype(dtype).name
     if activation is None or step is None or not (known and fits) or name not in native.C_TYPES:
         return None
-    return native.Case(lanes.size, name, activation, step, lanes.matrix.shape[-1] > 1)
+    own = lanes.matrix.shape[-1] > 1
+    tiles = step == "euler" and not own and name == "float32" and _choices.tiles_pay(lanes.size)
+    return native.Case(lanes.size, name, activation, step, own, tiles=tiles)
 
 
 def march_natively(in_c: NativeLoop, run: Run, loop: Loop, until: Any) -> Loop:

@@ -55,7 +55,8 @@ class Case:
     **Attributes:** `neurons`, `dtype`; `activation`, the name of its C function; `step`, "euler", "sweep" (a splitting
     of order 1), "splitting" (pairs of sweeps), "taylor", the same "projected" to its energy, or "growth" (a splitting
     with tangents); `own`, whether each lane has a W of its own; `order`, of a series; `tangents`, how many, and whether
-    they are made `orthogonal`; `tiles`, whether products are made on the tile unit of a processor that has one.
+    they are made `orthogonal`; `tiles`, whether products are made on the tile unit of a processor that has one;
+    `hollow`, whether Euler leaves the diagonal of W out, which is zero.
     """
 
     neurons: int
@@ -67,6 +68,7 @@ class Case:
     tangents: int = 0
     orthogonal: bool = True
     tiles: bool = False
+    hollow: bool = False
 
     @property
     def by_neuron(self) -> bool:
@@ -86,6 +88,7 @@ class Case:
             f"-DPROJECTED={int(self.step == 'projected')}",
             f"-DOWN={int(self.own)}",
             *([] if tangents else [f"-DBY_NEURON={int(self.by_neuron)}", f"-DTILES={int(self.tiles)}"]),
+            f"-DHOLLOW={int(self.hollow)}",
             *tangents,
             "-DHANDLER=jaxosc_loop",
         ]

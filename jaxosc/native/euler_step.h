@@ -69,12 +69,25 @@ INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const str
 #pragma GCC unroll 16
   for (int j = 0; j < N; j++)
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) sum[r] += WEIGHT(i + r, j, g) * t[j * groups + g];
+    for (int r = 0; r < rows; r++)
+      if (!HOLLOW || j != i + r) sum[r] += WEIGHT(i + r, j, g) * t[j * groups + g];
 #pragma GCC unroll 8
   for (int r = 0; r < rows; r++) advance(y, sum[r], w, job, (i + r) * groups + g, g);
 }
 
 INLINE void euler_all(vec *y, const vec *t, const struct networks *w, const struct job *job, const int groups) {
+#if N == 2 && HOLLOW && !OWN
+  if (w->plain) {
+    /* A row is one product, which dt W does for both factors. */
+    const real above = job->dt * WEIGHT(0, 1, 0), below = job->dt * WEIGHT(1, 0, 0);
+#pragma GCC unroll 8
+    for (int g = 0; g < groups; g++) {
+      y[g] += above * t[groups + g];
+      y[groups + g] += below * t[g];
+    }
+    return;
+  }
+#endif
 #pragma GCC unroll 8
   for (int g = 0; g < groups; g++) {
 #pragma GCC unroll 2

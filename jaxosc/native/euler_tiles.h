@@ -18,7 +18,7 @@ struct share {
 INLINE void finish(vec *y, const struct share *share, const struct networks *w, real dt, int i, int end,
                    const int groups, const int plain) {
   const vec(*sums)[2] = share->sums + (i - share->row);
-  char *to = share->next + ((long)share->row / EDGE * GROUPS + share->g) * TILE + (i - share->row) * 32;
+  char *to = active_at(share->next, share->row / EDGE, share->g) + (i - share->row) * 32;
   const int g = share->g;
   for (; i < end; i += 2, sums += 2, to += 64) {
     const int k = i * groups + g, single = N % 2 && i == N - 1;
@@ -59,12 +59,12 @@ static void split_states(vec *y, struct tiles *tiles, const int groups) {
         s = ACTIVATION(y[i * groups + g]);
       else
         activate_two(y[i * groups + g], y[(i + 1) * groups + g], &s, &t);
-      split_two(s, t, tiles->active + ((long)(i / EDGE) * GROUPS + g) * TILE + i % EDGE / 2 * 64);
+      split_two(s, t, active_at(tiles->active, i / EDGE, g) + i % EDGE * 32);
     }
 }
 
 /* Makes the sums of one share, where there is one, and finishes another. */
-INLINE void work_on(struct share *summed, struct share *finished, const char *active, vec *y, const struct networks *w,
+INLINE void work_on(struct share *summed, struct share *finished, vec *y, const struct networks *w,
                     const struct job *job, const int groups) {
   int i = finished ? finished->row : N;
   const int begin = i, end = i + EDGE < N ? i + EDGE : N, rows = end - begin;
@@ -81,33 +81,14 @@ INLINE void work_on(struct share *summed, struct share *finished, const char *ac
     ZERO_SUMS;
 #pragma GCC unroll 1
     for (int block = 0; block < EDGES; block++) {
-      const char *matrix = w->tiles->matrix + ((long)summed->row / EDGE * EDGES + block) * PIECES * 2 * TILE;
-      const char *lanes = active + ((long)block * GROUPS + summed->g) * TILE;
-      /* The smallest first. */
-      LOAD_ROWS(matrix, 2);
-      LOAD_LANES(lanes, 0);
-      ADD_PRODUCTS;
-      GO_ON_BESIDE(1);
-      LOAD_ROWS(matrix, 1);
-      ADD_PRODUCTS;
-      GO_ON_BESIDE(2);
-      LOAD_LANES(lanes, 1);
-      ADD_PRODUCTS;
-      GO_ON_BESIDE(3);
-      LOAD_ROWS(matrix, 0);
-      ADD_PRODUCTS;
-      GO_ON_BESIDE(4);
-      LOAD_LANES(lanes, 2);
-      ADD_PRODUCTS;
-      GO_ON_BESIDE(5);
-      LOAD_LANES(lanes, 0);
-      ADD_PRODUCTS;
-      GO_ON_BESIDE(6);
+      const char *matrix = matrix_at(w->tiles, summed->row / EDGE, block);
+      const char *lanes = active_at(w->tiles->active, block, summed->g);
+      ADD_PRODUCTS(matrix, lanes, GO_ON_BESIDE);
     }
   }
   if (i < end) go_on(y, finished, w, job->dt, i, end);
   if (summed) {
-    STORE_SUMS(summed->sums);
+    STORE_SUMS(summed->sums, 2);
   }
 }
 
@@ -123,7 +104,7 @@ INLINE void stretch_on_tiles(vec *y, struct measures *kept, struct course *cours
     /* With two vectors of lanes in all, the next sums want what this share brings. */
     struct share *summed = number < to && (groups > 2 || !finished) ? &shares[place] : NULL;
     if (summed) summed->row = row, summed->g = g, summed->number = number, summed->next = tiles->next;
-    work_on(summed, finished, tiles->active, y, w, job, groups);
+    work_on(summed, finished, y, w, job, groups);
     if (finished && finished->row + EDGE >= N)
       measure(kept, course, y, job, finished->number, from, finished->g, finished->g + 2, groups);
     finished = summed;

@@ -2,7 +2,7 @@
 
    Compiled for one case: -DN=8 neurons, -DREAL=float (or double), -DSPLITTING (0: Euler, 1: one sweep, 2: pairs of
    sweeps), -DOWN (0: one W for all lanes, 1: a W each), -DBY_NEURON (see below), -DTILES (1: products on the tile unit, see
-   tiles.h), -DACTIVATION=tanh_of, -DHANDLER=name, and the numbers of tanh. The compiler unrolls what N allows.
+   tiles.h), -DHOLLOW (1: Euler leaves the diagonal of W out), -DACTIVATION=tanh_of, -DHANDLER=name, and the numbers of tanh. The compiler unrolls what N allows.
 
    A few lanes ("a block") go through all their steps before the next ones start, so that whatever a step touches stays
    in registers and the first cache. What becomes of a lane does not depend on its neighbours: each sum has one order,
@@ -31,13 +31,19 @@
 /* Vectors of lanes: enough to hide how long sigma takes, few enough for sums to stay in registers, and as few as the
    second cache holds the matrices of. */
 #define OWN_BYTES ((long)N * N * BYTES)
+#if SPLITTING && !OWN
+/* More, as each row waits for sigma of the row before, and fewer rows at a time then. */
+#define GROUPS (N <= 16 ? 8 : 6)
+#define ROWS (N <= 16 ? 2 : N <= 48 ? 3 : 4)
+#else
 #define GROUPS (OWN && 4 * OWN_BYTES > 2 * 1048576 ? (2 * OWN_BYTES > 2 * 1048576 ? 1 : 2) : N <= 4 ? 8 : 4)
+#endif
 #define LANES (GROUPS * WIDTH)
 #define STATE (N * LANES)
 #endif
 
-/* Vectors of lanes in a block of those that are left: tiles take two at once. */
-#define FEW (TILES ? 2 : 1)
+/* Vectors of lanes in a block of those that are left: tiles take two at once, and rows that wait have time for two. */
+#define FEW (TILES || (SPLITTING && !OWN) ? 2 : 1)
 
 /* Blocks of rows written out: with more in sight the compiler interleaves what does not fit the registers. */
 enum { UNROLLED = N <= 4 ? 16 : 1 };
@@ -80,10 +86,10 @@ struct measures {
 #include "euler_step.h"
 #endif
 
-#if TILES
-#include "euler_tiles.h"
-#else
+#if !TILES
 enum { TILES_BYTES = 0 };
+#elif !SPLITTING
+#include "euler_tiles.h"
 #endif
 
 /* Steps number `from` to `to` with their measures, at most SAMPLE_EVERY, which nobody looks at. */
@@ -92,7 +98,7 @@ INLINE void stretch(real *y, vec *first, struct measures *kept, const struct net
   const int lanes = BY_NEURON ? LANES : groups * WIDTH;
   struct course course;
   if (job->count) begin_course(&course, y, lanes, groups);
-#if TILES
+#if TILES && !SPLITTING
   stretch_on_tiles((vec *)y, kept, &course, w, job, from, to, groups);
 #else
 #pragma GCC unroll 1
@@ -150,7 +156,7 @@ INLINE int some_outside(const real *norms, real most, const int lanes) {
 
 /* What steps want of states that they have not led to themselves. */
 INLINE void prepare(vec *y, vec *first, const struct networks *w, const int groups) {
-#if TILES
+#if TILES && !SPLITTING
   split_states(y, w->tiles, groups);
 #elif SPLITTING
 #pragma GCC unroll 8
@@ -169,6 +175,8 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
   int8_t result[LANES];
   int32_t num_steps[LANES];
   int frozen = 0;
+  /* Steps that all lanes have taken, while none has left. */
+  int32_t together = 0;
   void (*const look)(struct measures *, real *, int32_t) = groups == GROUPS ? look_at_many : look_at_few;
   void (*const go)(real *, vec *, struct measures *, const struct networks *, const struct job *, int32_t,
                    int32_t) =
@@ -219,10 +227,11 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
     square_norms((vec *)y, norms, 0, BY_NEURON ? LANES : groups, groups);
     int leaving = some_outside(norms, job->escape, lanes);
     if (!leaving && !frozen) {
-      for (int k = 0; k < lanes; k++) num_steps[k] += next - number;
+      together += next - number;
     } else {
       int8_t suspect[LANES];
-      leaving = 0;
+      for (int k = 0; k < lanes; k++) num_steps[k] += together;
+      together = leaving = 0;
       for (int k = 0; k < lanes; k++) {
         suspect[k] = result[k] == 0 && !(norms[k] <= job->escape);
         leaving |= suspect[k];
@@ -271,7 +280,7 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
   for (int k = 0; k < count; k++) {
     const long lane = begin + k;
     for (int i = 0; i < N; i++) job->x1[i * job->lanes + lane] = *at(y, i, k, lanes);
-    job->result1[lane] = result[k], job->num_steps1[lane] = num_steps[k];
+    job->result1[lane] = result[k], job->num_steps1[lane] = num_steps[k] + together;
     if (job->norm) job->norm1[lane] = kept.norm[k], job->norm_at1[lane] = kept.norm_at[k];
     if (job->start)
       job->start1[lane] = kept.start[k], job->worst1[lane] = kept.worst[k], job->worst_at1[lane] = kept.worst_at[k];

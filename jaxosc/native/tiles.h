@@ -77,23 +77,52 @@ INLINE void split_two(vec x, vec y, char *to) {
   _tile_zero(2);  \
   _tile_zero(3)
 
-#define LOAD_ROWS(rows, piece)                              \
-  _tile_loadd(4, rows + (piece) * 2 * TILE, 64);            \
-  _tile_loadd(5, rows + (piece) * 2 * TILE + TILE, 64)
+#define LOAD_ROWS(matrix, piece)                       \
+  _tile_loadd(4, matrix + (piece) * 2 * TILE, 64);     \
+  _tile_loadd(5, matrix + (piece) * 2 * TILE + TILE, 64)
 
-#define LOAD_LANES(lanes, piece)                                            \
-  _tile_loadd(6, lanes + (long)(piece) * (ACTIVE_BYTES / PIECES), 64);      \
-  _tile_loadd(7, lanes + (long)(piece) * (ACTIVE_BYTES / PIECES) + TILE, 64)
+#define LOAD_LANES(active, piece)                                       \
+  _tile_loadd(6, active + (long)(piece) * (ACTIVE_BYTES / PIECES), 64); \
+  _tile_loadd(7, active + (long)(piece) * (ACTIVE_BYTES / PIECES) + TILE, 64)
 
-#define ADD_PRODUCTS          \
-  _tile_dpbf16ps(0, 4, 6);    \
-  _tile_dpbf16ps(1, 4, 7);    \
-  _tile_dpbf16ps(2, 5, 6);    \
+#define ADD_PRODUCT        \
+  _tile_dpbf16ps(0, 4, 6); \
+  _tile_dpbf16ps(1, 4, 7); \
+  _tile_dpbf16ps(2, 5, 6); \
   _tile_dpbf16ps(3, 5, 7)
 
-/* As rows of two vectors. */
-#define STORE_SUMS(to)                               \
-  _tile_stored(0, (char *)(to), 128);                \
-  _tile_stored(1, (char *)(to) + 64, 128);           \
-  _tile_stored(2, (char *)(to) + 16 * 128, 128);     \
-  _tile_stored(3, (char *)(to) + 16 * 128 + 64, 128)
+/* The products of a block, the smallest first; `beside(k)` is done after k of them. */
+#define ADD_PRODUCTS(matrix, active, beside) \
+  LOAD_ROWS(matrix, 2);                      \
+  LOAD_LANES(active, 0);                     \
+  ADD_PRODUCT;                               \
+  beside(1);                                 \
+  LOAD_ROWS(matrix, 1);                      \
+  ADD_PRODUCT;                               \
+  beside(2);                                 \
+  LOAD_LANES(active, 1);                     \
+  ADD_PRODUCT;                               \
+  beside(3);                                 \
+  LOAD_ROWS(matrix, 0);                      \
+  ADD_PRODUCT;                               \
+  beside(4);                                 \
+  LOAD_LANES(active, 2);                     \
+  ADD_PRODUCT;                               \
+  beside(5);                                 \
+  LOAD_LANES(active, 0);                     \
+  ADD_PRODUCT;                               \
+  beside(PRODUCTS)
+
+/* As rows of `width` vectors. */
+#define STORE_SUMS(to, width)                                                   \
+  _tile_stored(0, (char *)(to), (width) * 64);                                  \
+  _tile_stored(1, (char *)(to) + 64, (width) * 64);                             \
+  _tile_stored(2, (char *)(to) + 16 * (width) * 64, (width) * 64);              \
+  _tile_stored(3, (char *)(to) + 16 * (width) * 64 + 64, (width) * 64)
+
+/* Where the pieces are: of W, rows and columns in numbers of blocks; of neurons, in two vectors of lanes. */
+INLINE const char *matrix_at(const struct tiles *tiles, int rows, int columns) {
+  return tiles->matrix + ((long)rows * EDGES + columns) * PIECES * 2 * TILE;
+}
+
+INLINE char *active_at(char *active, int neurons, int g) { return active + ((long)neurons * GROUPS + g) * TILE; }

@@ -53,12 +53,13 @@ def run_in_chunks(
 
     `allow_native`: in C where that can be, which has no derivative.
     """
-    in_c = native_loop(lanes, y0.dtype, solver, reducers) if allow_native else None
+    in_c, count = native_loop(lanes, y0.dtype, solver, reducers) if allow_native else None, y0.shape[-1]
     if in_c is None:
         width = chunk_lanes(lanes, y0.dtype, stepper_of(solver).use)
     else:
         form = "neurons" if in_c.case.by_neuron else "own" if in_c.case.own else "shared"
-        width = _choices.NATIVE_LANES[form]
+        most = _choices.NATIVE_LANES[form]
+        width = -(-count // -(-count // most))  # all alike, so that nothing is done twice
         options["forward"] = functools.partial(march_natively, in_c)
     return in_chunks(lambda lanes, y0: run_lanes(lanes, y0, solver, reducers, **options), lanes, y0, width)
 

@@ -66,8 +66,10 @@ def native_case(
     if activation is None or step is None or not (known and fits) or name not in native.C_TYPES:
         return None
     own = lanes.matrix.shape[-1] > 1
-    tiles = step == "euler" and not own and name == "float32" and _choices.tiles_pay(lanes.size)
-    return native.Case(lanes.size, name, activation, step, own, tiles=tiles)
+    euler = step == "euler"
+    tiles = euler and not own and name == "float32" and _choices.tiles_pay(lanes.size)
+    hollow = euler and lanes.hollow and lanes.size <= (16 if own else 4)  # where sums are written out
+    return native.Case(lanes.size, name, activation, step, own, tiles=tiles, hollow=hollow)
 
 
 def march_natively(in_c: NativeLoop, run: Run, loop: Loop, until: Any) -> Loop:

@@ -102,7 +102,19 @@ INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const str
                        const int groups) {
   vec sum[ROWS][GROUPS];
   nothing(sum, rows, groups);
+#if HOLLOW
+  add_rows(sum, w, t, i, rows, 0, i, groups);
+#pragma GCC unroll 8
+  for (int j = i; j < i + rows; j++)
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+      for (int g = 0; g < groups; g++)
+        if (j != i + r) sum[r][g] += WEIGHT(i + r, j, g) * t[j * groups + g];
+  add_rows(sum, w, t, i, rows, i + rows, N, groups);
+#else
   add_rows(sum, w, t, i, rows, 0, N, groups);
+#endif
 #pragma GCC unroll 8
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8

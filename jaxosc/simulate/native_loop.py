@@ -68,7 +68,7 @@ def native_case(
     own = lanes.matrix.shape[-1] > 1
     euler = step == "euler"
     tiles = euler and not own and name == "float32" and _choices.tiles_pay(lanes.size)
-    hollow = euler and lanes.hollow and lanes.size <= (16 if own else 4)  # where sums are written out
+    hollow = euler and lanes.hollow and lanes.size <= _choices.HOLLOW_UP_TO
     return native.Case(lanes.size, name, activation, step, own, tiles=tiles, hollow=hollow)
 
 

@@ -29,9 +29,12 @@
 #define STATE (LANES * PARTS * WIDTH)
 #else
 /* Vectors of lanes: enough to hide how long sigma takes, few enough for sums to stay in registers, and as few as the
-   second cache holds the matrices of. */
+   second cache holds the matrices of, with room for other things: where they fill it, they push each other out. */
 #define OWN_BYTES ((long)N * N * BYTES)
-#define GROUPS (OWN && 4 * OWN_BYTES > 2 * 1048576 ? (2 * OWN_BYTES > 2 * 1048576 ? 1 : 2) : N <= 4 ? 8 : 4)
+#define OWN_MOST (3 * 524288)
+#define GROUPS (OWN && 4 * OWN_BYTES > OWN_MOST ? (2 * OWN_BYTES > OWN_MOST ? 1 : 2) : N <= 4 ? 8 : 4)
+/* One vector waits for each sigma in turn, and less the fewer of its rows wait for each other. */
+#define ROWS (GROUPS == 2 ? 8 : 4)
 #define LANES (GROUPS * WIDTH)
 #define STATE (N * LANES)
 #endif

@@ -27,7 +27,11 @@
 #define LANES (PARTS >= 8 ? 1 : PARTS >= 4 ? 2 : 4)
 #define GROUPS 1
 #define STATE (LANES * PARTS * WIDTH)
+/* sigma of these lanes is known before a step, see `euler_step.h`. */
+#define AHEAD (LANES / 2)
+#define FIRST (AHEAD * PARTS + 1)
 #else
+#define FIRST GROUPS
 /* Vectors of lanes: enough to hide how long sigma takes, few enough for sums to stay in registers, and as few as the
    second cache holds the matrices of, with room for other things: where they fill it, they push each other out. */
 #define OWN_BYTES ((long)N * N * BYTES)
@@ -80,19 +84,38 @@ struct measures {
 
 #include "measures.h"
 
+#if BY_NEURON
+/* Steps that nothing looks at, whose states may stay in registers. */
+INLINE void unmeasured(vec *y, vec *first, const struct networks *w, const struct job *job, int32_t count) {
+  vec z[LANES * PARTS], ahead[FIRST];
+#pragma GCC unroll 16
+  for (int k = 0; k < LANES * PARTS; k++) z[k] = y[k];
+#pragma GCC unroll 16
+  for (int k = 0; k < AHEAD * PARTS; k++) ahead[k] = first[k];
+#pragma GCC unroll 1
+  for (int32_t k = 0; k < count; k++) step(z, ahead, w, job, 1);
+#pragma GCC unroll 16
+  for (int k = 0; k < LANES * PARTS; k++) y[k] = z[k];
+#pragma GCC unroll 16
+  for (int k = 0; k < AHEAD * PARTS; k++) first[k] = ahead[k];
+}
+#endif
+
 /* Steps number `from` to `to` with their measures, at most SAMPLE_EVERY, which nobody looks at. */
 INLINE void stretch(real *y, vec *first, struct measures *kept, const struct networks *w, const struct job *job,
                     int32_t from, int32_t to, const int groups) {
   const int lanes = BY_NEURON ? LANES : groups * WIDTH;
   struct course course;
+#if BY_NEURON
+  if (!job->norm && !job->count) {
+    unmeasured((vec *)y, first, w, job, to - from);
+    return;
+  }
+#endif
   if (job->count) begin_course(&course, y, lanes, groups);
 #pragma GCC unroll 1
   for (int32_t k = from; k < to; k++) {
-#if BY_NEURON
-    step((vec *)y, w, job, groups);
-#else
     step((vec *)y, first, w, job, groups);
-#endif
     if (job->norm) measure_norms(kept, (vec *)y, k, lanes, groups);
     if (job->count) follow(&course, y, k - from + 1, lanes, groups);
   }
@@ -143,15 +166,32 @@ INLINE void prepare(vec *y, vec *first, const int groups) {
 #if SPLITTING
 #pragma GCC unroll 8
   for (int g = 0; g < groups; g++) first[g] = ACTIVATION(y[g]);
+#elif BY_NEURON
+  activate_lanes(y, first, AHEAD);
 #endif
 }
+
+#if BY_NEURON
+/* The columns of W one after the other, from a few rows and columns at a time: those lines fit the first cache for
+   every n. */
+static void turn(real *columns, const real *matrix) {
+  enum { TILE = 16 };
+  for (int top = 0; top < N; top += TILE)
+    for (int left = 0; left < N; left += TILE) {
+      const int right = left + TILE < N ? left + TILE : N;
+      for (int i = top; i < N && i < top + TILE; i++)
+#pragma GCC unroll 8
+        for (int j = left; j < right; j++) columns[(long)j * PARTS * WIDTH + i] = matrix[(long)i * N + j];
+    }
+}
+#endif
 
 /* The lanes from `begin` on, of which `count` count; the others do the last one again. */
 static void run_block(const struct job *job, long begin, int count, vec *own, int groups) {
   const int lanes = BY_NEURON ? LANES : groups * WIDTH;
   const size_t size = sizeof(real) * (BY_NEURON ? STATE : N * lanes);
   real y[STATE] ALIGNED, y0[STATE] ALIGNED, norms[LANES] ALIGNED;
-  vec first[GROUPS];
+  vec first[FIRST];
   struct measures kept ALIGNED, kept0 ALIGNED;
   struct networks w;
   int8_t result[LANES];
@@ -181,15 +221,13 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
   memset(w.bias, 0, sizeof w.bias);
   for (int k = 0; k < lanes; k++) take(&w, &job->given, k, LANE(k), lanes);
   w.shared = job->given.matrix, w.own = own;
-#if OWN
+#if BY_NEURON
+  for (int k = 0; k < lanes; k++) turn((real *)own + (long)k * N * PARTS * WIDTH, job->given.matrix + LANE(k) * N * N);
+#elif OWN
   for (int i = 0; i < N; i++)
     for (int j = 0; j < N; j++)
-      for (int k = 0; k < lanes; k++) {
-        if (BY_NEURON)
-          ((real *)own)[((long)k * N + j) * PARTS * WIDTH + i] = job->given.matrix[(LANE(k) * N + i) * N + j];
-        else
-          ((real *)own)[((long)i * N + j) * lanes + k] = job->given.matrix[((long)i * N + j) * job->lanes + LANE(k)];
-      }
+      for (int k = 0; k < lanes; k++)
+        ((real *)own)[((long)i * N + j) * lanes + k] = job->given.matrix[((long)i * N + j) * job->lanes + LANE(k)];
 #endif
   prepare((vec *)y, first, groups);
   int32_t number = job->begin;

@@ -134,6 +134,19 @@ def test_a_lane_does_not_depend_on_its_neighbours(n: int, own: bool, solver: Any
             np.testing.assert_array_equal(one, of_all[..., part])
 
 
+@pytest.mark.parametrize(("n", "dtype"), [(20, "float32"), (33, "float64")])
+def test_measures_change_no_bit_of_the_states(n: int, dtype: str) -> None:
+    """Euler with a large W each has a loop without them; some lanes are at another place of their block."""
+    lanes, y0 = lanes_with(n, 30, own=True, dtype=dtype)
+    y0 = y0.at[:, 3].set(1e5)
+    wanted = run(lanes, y0, EULER, in_c=True, escape_norm=1e5)
+    some = dataclasses.replace(lanes, matrix=lanes.matrix[..., 1:])
+    bare, shifted = run(lanes, y0, EULER, (), in_c=True, escape_norm=1e5), run(some, y0[:, 1:], EULER, (), in_c=True)
+    assert wanted.result[3] == 1 and np.any(wanted.y != y0)
+    np.testing.assert_array_equal(bare.y, wanted.y)
+    np.testing.assert_array_equal(np.delete(shifted.y, 2, -1), np.delete(wanted.y, (0, 3), -1))
+
+
 def test_energy_of_splitting_has_no_drift() -> None:
     """Against the mathematics and not the engine: order 4 at dt = 0.05 stays within 1e-6 of its energy."""
     lanes, y0 = lanes_with(8, 64)

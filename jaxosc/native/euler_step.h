@@ -12,33 +12,63 @@ INLINE void activate_two(vec x, vec y, vec *s, vec *t) {
 
 #if BY_NEURON
 
-static void step(vec *y, const struct networks *w, const struct job *job, const int groups) {
-  vec t[LANES * PARTS], sum[LANES * PARTS];
+/* sigma of so many lanes. Never for two at once: what becomes of one does not depend on its neighbours. */
+INLINE void activate_lanes(const vec *y, vec *t, const int lanes) {
 #pragma GCC unroll 16
-  for (int k = 0; k < LANES * PARTS; k++) {
-    /* Never across lanes: what becomes of one does not depend on its neighbours. */
+  for (int k = 0; k < lanes * PARTS; k++) {
     if (PARTS % 2)
       t[k] = ACTIVATION(y[k]);
     else if (k % 2 == 0)
       activate_two(y[k], y[k + 1], &t[k], &t[k + 1]);
-    sum[k] = spread(0);
   }
+}
+
+/* Sums of every second column, where the others alone are too few to hide how long an addition takes. */
+#define CHAINS (LANES > 1 ? 2 : 1)
+
+INLINE void add_column(vec sum[][2], const real *single, const struct networks *w, const int begin, const int lanes,
+                       int j, const int chain) {
+#pragma GCC unroll 4
+  for (int m = 0; m < lanes; m++)
+#pragma GCC unroll 16
+    for (int p = 0; p < PARTS; p++)
+      sum[m * PARTS + p][chain] += w->own[((begin + m) * N + j) * PARTS + p] * single[m * PARTS * WIDTH + j];
+}
+
+/* Lanes `begin` and so many on, from their sigma. */
+INLINE void advance_lanes(vec *y, const vec *t, const struct networks *w, const struct job *job, const int begin,
+                          const int lanes) {
+  vec sum[LANES * PARTS][2];
   const real *single = (const real *)t;
-#pragma GCC unroll 4
-  for (int j = 0; j < N; j++)
-#pragma GCC unroll 4
-    for (int m = 0; m < LANES; m++)
 #pragma GCC unroll 16
-      for (int p = 0; p < PARTS; p++)
-        sum[m * PARTS + p] += w->own[(m * N + j) * PARTS + p] * single[m * PARTS * WIDTH + j];
+  for (int k = 0; k < lanes * PARTS; k++) sum[k][0] = sum[k][1] = spread(0);
+#pragma GCC unroll 2
+  for (int j = 0; j < N / CHAINS * CHAINS; j += CHAINS)
+#pragma GCC unroll 2
+    for (int c = 0; c < CHAINS; c++) add_column(sum, single, w, begin, lanes, j + c, c);
+  if (N % CHAINS) add_column(sum, single, w, begin, lanes, N - 1, 0);
 #pragma GCC unroll 16
-  for (int k = 0; k < LANES * PARTS; k++) {
-    vec rate = sum[k];
-    if (w->has_gain) rate = rounded(rate * ((const real *)w->gain)[k / PARTS]);
-    if (w->has_bias) rate += w->bias[k];
-    if (w->has_leak) rate -= ((const real *)w->leak)[k / PARTS] * y[k];
-    y[k] += job->dt * rate;
+  for (int k = 0; k < lanes * PARTS; k++) {
+    const int place = begin * PARTS + k, lane = place / PARTS;
+    vec rate = CHAINS == 1 ? sum[k][0] : sum[k][0] + sum[k][1];
+    if (!w->plain) {
+      if (w->has_gain) rate = rounded(rate * ((const real *)w->gain)[lane]);
+      if (w->has_bias) rate += w->bias[place];
+      if (w->has_leak) rate -= ((const real *)w->leak)[lane] * y[place];
+    }
+    y[place] += job->dt * rate;
   }
+}
+
+/* sigma takes long and sums are long, so each is begun beside the other: half of the lanes are a sigma ahead. */
+INLINE void step(vec *y, vec *first, const struct networks *w, const struct job *job, const int groups) {
+  vec t[(LANES - AHEAD) * PARTS];
+  activate_lanes(y + AHEAD * PARTS, t, LANES - AHEAD);
+  if (AHEAD) {
+    advance_lanes(y, first, w, job, 0, AHEAD);
+    activate_lanes(y, first, AHEAD);
+  }
+  advance_lanes(y, t, w, job, AHEAD, LANES - AHEAD);
 }
 
 #else
@@ -105,12 +135,12 @@ INLINE void euler_rows(vec *y, const vec *t, const struct networks *w, const str
 #if HOLLOW
   add_rows(sum, w, t, i, rows, 0, i, groups);
 #pragma GCC unroll 8
-  for (int j = i; j < i + rows; j++)
+  for (int j = 0; j < rows; j++)
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
       for (int g = 0; g < groups; g++)
-        if (j != i + r) sum[r][g] += WEIGHT(i + r, j, g) * t[j * groups + g];
+        if (j != r) sum[r][g] += WEIGHT(i + r, i + j, g) * t[(i + j) * groups + g];
   add_rows(sum, w, t, i, rows, i + rows, N, groups);
 #else
   add_rows(sum, w, t, i, rows, 0, N, groups);

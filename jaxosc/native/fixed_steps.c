@@ -27,16 +27,23 @@
 #define LANES (PARTS >= 8 ? 1 : PARTS >= 4 ? 2 : 4)
 #define GROUPS 1
 #define STATE (LANES * PARTS * WIDTH)
+/* sigma of these lanes is known before a step, see `euler_step.h`. */
+#define AHEAD (LANES / 2)
+#define FIRST (AHEAD * PARTS + 1)
 #else
+#define FIRST GROUPS
 /* Vectors of lanes: enough to hide how long sigma takes, few enough for sums to stay in registers, and as few as the
-   second cache holds the matrices of. */
+   second cache holds the matrices of, with room for other things: where they fill it, they push each other out. */
 #define OWN_BYTES ((long)N * N * BYTES)
+#define OWN_MOST (3 * 524288)
 #if SPLITTING && !OWN
 /* More, as each row waits for sigma of the row before, and fewer rows at a time then. */
 #define GROUPS (N <= 16 ? 8 : 6)
 #define ROWS (N <= 16 ? 2 : N <= 48 ? 3 : 4)
 #else
-#define GROUPS (OWN && 4 * OWN_BYTES > 2 * 1048576 ? (2 * OWN_BYTES > 2 * 1048576 ? 1 : 2) : N <= 4 ? 8 : 4)
+#define GROUPS (OWN && 4 * OWN_BYTES > OWN_MOST ? (2 * OWN_BYTES > OWN_MOST ? 1 : 2) : N <= 4 ? 8 : 4)
+/* One vector waits for each sigma in turn, and less the fewer of its rows wait for each other. */
+#define ROWS (GROUPS == 2 ? 8 : 4)
 #endif
 #define LANES (GROUPS * WIDTH)
 #define STATE (N * LANES)
@@ -92,22 +99,41 @@ enum { TILES_BYTES = 0 };
 #include "euler_tiles.h"
 #endif
 
+#if BY_NEURON
+/* Steps that nothing looks at, whose states may stay in registers. */
+INLINE void unmeasured(vec *y, vec *first, const struct networks *w, const struct job *job, int32_t count) {
+  vec z[LANES * PARTS], ahead[FIRST];
+#pragma GCC unroll 16
+  for (int k = 0; k < LANES * PARTS; k++) z[k] = y[k];
+#pragma GCC unroll 16
+  for (int k = 0; k < AHEAD * PARTS; k++) ahead[k] = first[k];
+#pragma GCC unroll 1
+  for (int32_t k = 0; k < count; k++) step(z, ahead, w, job, 1);
+#pragma GCC unroll 16
+  for (int k = 0; k < LANES * PARTS; k++) y[k] = z[k];
+#pragma GCC unroll 16
+  for (int k = 0; k < AHEAD * PARTS; k++) first[k] = ahead[k];
+}
+#endif
+
 /* Steps number `from` to `to` with their measures, at most SAMPLE_EVERY, which nobody looks at. */
 INLINE void stretch(real *y, vec *first, struct measures *kept, const struct networks *w, const struct job *job,
                     int32_t from, int32_t to, const int groups) {
   const int lanes = BY_NEURON ? LANES : groups * WIDTH;
   struct course course;
+#if BY_NEURON
+  if (!job->norm && !job->count) {
+    unmeasured((vec *)y, first, w, job, to - from);
+    return;
+  }
+#endif
   if (job->count) begin_course(&course, y, lanes, groups);
 #if TILES && !SPLITTING
   stretch_on_tiles((vec *)y, kept, &course, w, job, from, to, groups);
 #else
 #pragma GCC unroll 1
   for (int32_t k = from; k < to; k++) {
-#if BY_NEURON
-    step((vec *)y, w, job, groups);
-#else
     step((vec *)y, first, w, job, groups);
-#endif
     measure(kept, &course, (vec *)y, job, k, from, 0, BY_NEURON ? LANES : groups, groups);
   }
 #endif
@@ -161,15 +187,32 @@ INLINE void prepare(vec *y, vec *first, const struct networks *w, const int grou
 #elif SPLITTING
 #pragma GCC unroll 8
   for (int g = 0; g < groups; g++) first[g] = ACTIVATION(y[g]);
+#elif BY_NEURON
+  activate_lanes(y, first, AHEAD);
 #endif
 }
+
+#if BY_NEURON
+/* The columns of W one after the other, from a few rows and columns at a time: those lines fit the first cache for
+   every n. */
+static void turn(real *columns, const real *matrix) {
+  enum { TILE = 16 };
+  for (int top = 0; top < N; top += TILE)
+    for (int left = 0; left < N; left += TILE) {
+      const int right = left + TILE < N ? left + TILE : N;
+      for (int i = top; i < N && i < top + TILE; i++)
+#pragma GCC unroll 8
+        for (int j = left; j < right; j++) columns[(long)j * PARTS * WIDTH + i] = matrix[(long)i * N + j];
+    }
+}
+#endif
 
 /* The lanes from `begin` on, of which `count` count; the others do the last one again. */
 static void run_block(const struct job *job, long begin, int count, vec *own, int groups) {
   const int lanes = BY_NEURON ? LANES : groups * WIDTH;
   const size_t size = sizeof(real) * (BY_NEURON ? STATE : N * lanes);
   real y[STATE] ALIGNED, y0[STATE] ALIGNED, norms[LANES] ALIGNED;
-  vec first[GROUPS];
+  vec first[FIRST];
   struct measures kept ALIGNED, kept0 ALIGNED;
   struct networks w;
   int8_t result[LANES];
@@ -205,15 +248,13 @@ static void run_block(const struct job *job, long begin, int count, vec *own, in
   struct tiles tiles = tiles_in((char *)own);
   w.tiles = &tiles;
 #endif
-#if OWN
+#if BY_NEURON
+  for (int k = 0; k < lanes; k++) turn((real *)own + (long)k * N * PARTS * WIDTH, job->given.matrix + LANE(k) * N * N);
+#elif OWN
   for (int i = 0; i < N; i++)
     for (int j = 0; j < N; j++)
-      for (int k = 0; k < lanes; k++) {
-        if (BY_NEURON)
-          ((real *)own)[((long)k * N + j) * PARTS * WIDTH + i] = job->given.matrix[(LANE(k) * N + i) * N + j];
-        else
-          ((real *)own)[((long)i * N + j) * lanes + k] = job->given.matrix[((long)i * N + j) * job->lanes + LANE(k)];
-      }
+      for (int k = 0; k < lanes; k++)
+        ((real *)own)[((long)i * N + j) * lanes + k] = job->given.matrix[((long)i * N + j) * job->lanes + LANE(k)];
 #endif
   prepare((vec *)y, first, &w, groups);
   int32_t number = job->begin;

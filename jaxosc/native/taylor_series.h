@@ -162,17 +162,19 @@ INLINE vec larger(vec most, vec x) {
 
 /* The longest step that the last two terms allow. */
 INLINE vec limit(struct series *series, real rtol, real atol, int g) {
-  /* Of the state and of those two, every other row: each waits for the one before. */
-  vec most[3][2] = {};
-  for (int i = 0; i < N; i += 2)
-    for (int r = 0; r < 2 && i + r < N; r++) {
+  /* Of the state and of those two, every fourth row: each waits for the one before. */
+  vec most[4][3] = {};
+  for (int i = 0; i < N; i += 4)
+    UNROLLED_FOR(int r = 0; r < 4; r++) {
       const int v = (i + r) * GROUPS + g;
-      most[0][r] = larger(most[0][r], series->x[i + r][g]);
-      most[1][r] = larger(most[1][r], RATE(ORDER - 2));
-      most[2][r] = larger(most[2][r], RATE(ORDER - 1));
+      if (i + r >= N) break;
+      most[r][0] = larger(most[r][0], ((vec *)series->x)[v]);
+      most[r][1] = larger(most[r][1], RATE(ORDER - 2));
+      most[r][2] = larger(most[r][2], RATE(ORDER - 1));
     }
   vec sizes[3];
-  for (int q = 0; q < 3; q++) sizes[q] = larger(most[q][0], most[q][1]);
+  UNROLLED_FOR(int q = 0; q < 3; q++)
+    sizes[q] = larger(larger(most[0][q], most[1][q]), larger(most[2][q], most[3][q]));
   const vec known = log_of(atol + rtol * sizes[0]);
   const vec one = (known - log_of(rounded(sizes[1] * (real)(1. / (ORDER - 1))))) * (real)(1. / (ORDER - 1));
   const vec other = (known - log_of(rounded(sizes[2] * (real)(1. / ORDER)))) * (real)(1. / ORDER);

@@ -15,9 +15,9 @@
 #include "functions.h"
 #include "vectors.h"
 
-/* Vectors of lanes: one where that brings the coefficients of all orders near the first cache, from which each order
-   reads those of all before, or a W of each lane into the second. Beyond 32 neurons the products rule, which want two.
-   Few enough rows at a time for their sums to stay in registers. */
+/* Vectors of lanes: one where that keeps the coefficients of all orders near the first cache, or a W of each lane near
+   the second. Beyond 32 neurons the products rule, which want two. Few enough rows at a time for their sums to stay in
+   registers. */
 #define BLOCK_BYTES ((long)N * N * BYTES)
 #define GROUPS (OWN && 2 * BLOCK_BYTES > 1048576 ? 1 : N <= 4 ? 4 : N > 16 && N <= 32 ? 1 : 2)
 #define ROWS (GROUPS == 1 ? 16 : GROUPS == 2 ? 8 : 4)

@@ -1,7 +1,8 @@
 """The least time that one Euler step can take: a tanh and n multiply-adds for each neuron, at the machine's own speed.
 
 Both speeds are measured when the benchmark runs, by loops in C that do nothing else, in cache and in registers. The sum
-is a limit for programs that do one after the other; overlapping them can come out a little below.
+is a limit for programs that do one after the other on the vector units: overlapping them can come out a little below,
+and products on the tile unit that some processors have, far below.
 """
 
 import dataclasses

@@ -107,8 +107,8 @@ def _time_loops() -> str:
         return "JAX's own: neither gcc nor clang is on the PATH; with one of them many run 1.5 to 5 times as fast"
     if not native.loops_are_native():
         return f"JAX's own: nobody asked for those in C (jo.configure_cpu), or {native.ASKED}=0 forbids them"
-    folder = native.folder()
-    return f"in C where it can be, by {command}; {len(list(folder.glob('*.so')))} in {folder} (may be deleted)"
+    folder, tiles = native.folder(), ", float32 products on the tile unit" if native.tiles_may_be_used() else ""
+    return f"in C where it can be, by {command}{tiles}; {len(list(folder.glob('*.so')))} in {folder} (may be deleted)"
 
 
 def _versions() -> list[tuple[str, str]]:

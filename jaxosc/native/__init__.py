@@ -13,4 +13,5 @@ from .build import (
     folder as folder,
     loops_are_native as loops_are_native,
     target_of as target_of,
+    tiles_may_be_used as tiles_may_be_used,
 )

@@ -2,7 +2,8 @@
 
    A share of a step are 32 rows in two vectors of lanes: their sums, on the tile unit, then their new states and
    activations, on the vector units. The sums of a share are made while the vector units work on the share before, of
-   other lanes if need be, so that neither unit waits for the other. */
+   other lanes if need be, so that neither unit waits for the other; evenly, since for some time after each product
+   additions of vectors have one port only. */
 
 #include "tiles.h"
 
@@ -71,10 +72,10 @@ INLINE void work_on(struct share *summed, struct share *finished, vec *y, const 
   void (*const go_on)(vec *, const struct share *, const struct networks *, real, int, int) =
       groups == FEW ? finish_few : w->plain ? finish_plain : finish_any;
 /* A part of the share that is finished, after `done` of the products of pieces. */
-#define GO_ON_BESIDE(done)                                                         \
-  do {                                                                             \
-    const int until = begin + (rows * (block * PRODUCTS + (done)) / (EDGES * PRODUCTS) & ~1); \
-    if (i < until) go_on(y, finished, w, job->dt, i, until), i = until;            \
+#define GO_ON_BESIDE(done)                                                                      \
+  do {                                                                                          \
+    const int until = begin + (rows * (block * PRODUCTS + (done)) / (EDGES * PRODUCTS) & ~1);   \
+    if (i < until) go_on(y, finished, w, job->dt, i, until), i = until;                         \
   } while (0)
   WRITTEN;
   if (summed) {

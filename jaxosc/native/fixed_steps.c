@@ -1,8 +1,9 @@
 /* Fixed steps of forward Euler or Poisson splitting in many lanes, with the measures that look at every step.
 
    Compiled for one case: -DN=8 neurons, -DREAL=float (or double), -DSPLITTING (0: Euler, 1: one sweep, 2: pairs of
-   sweeps), -DOWN (0: one W for all lanes, 1: a W each), -DBY_NEURON (see below), -DTILES (1: products on the tile unit, see
-   tiles.h), -DHOLLOW (1: Euler leaves the diagonal of W out), -DACTIVATION=tanh_of, -DHANDLER=name, and the numbers of tanh. The compiler unrolls what N allows.
+   sweeps), -DOWN (0: one W for all lanes, 1: a W each), -DBY_NEURON (see below), -DTILES (1: products on the tile unit,
+   see tiles.h), -DHOLLOW (1: Euler leaves the diagonal of W out), -DACTIVATION=tanh_of, -DHANDLER=name, and the numbers
+   of tanh. The compiler unrolls what N allows.
 
    A few lanes ("a block") go through all their steps before the next ones start, so that whatever a step touches stays
    in registers and the first cache. What becomes of a lane does not depend on its neighbours: each sum has one order,

@@ -14,8 +14,8 @@ struct share {
   vec sums[EDGE][2];
 };
 
-/* Neurons i to `end` of a share: their states, activations, and the pieces of these. A function of its own, for all that
-   the loop needs to be in registers. */
+/* Neurons i to `end` of a share: their states, activations, and the pieces of these. In functions of their own, so that
+   all that the loop needs is in registers. */
 INLINE void finish(vec *y, const struct share *share, const struct networks *w, real dt, int i, int end,
                    const int groups, const int plain) {
   const vec(*sums)[2] = share->sums + (i - share->row);

@@ -114,14 +114,15 @@ def test_lanes_that_leave_are_frozen_at_the_same_step(own: bool) -> None:
 
 
 def test_lanes_leave_tiles_at_the_same_step() -> None:
-    """In float32, where rounding decides some steps: the limit is far from what most lanes pass slowly."""
-    lanes, y0 = lanes_with(32, 140, gain=np.geomspace(0.1, 30, 140), dtype="float32")
+    """To one, since float32's rounding decides; the last block goes on for long before anybody leaves it."""
+    lanes, y0 = lanes_with(32, 140, gain=np.geomspace(0.1, 4, 140), dtype="float32")
     lanes = dataclasses.replace(lanes, activation=jo.Identity())
     y0 = y0.at[0, 5].set(jnp.nan).at[1, 77].set(1e30)
     found, wanted = (run(lanes, y0, EULER, in_c=in_c, escape_norm=50.0) for in_c in (True, False))
     assert {0, 1, 2} == set(np.asarray(wanted.result).tolist())
     np.testing.assert_array_equal(found.result, wanted.result)
     assert np.abs(found.num_steps - wanted.num_steps).max() <= 1 and found.num_steps[5] == 0
+    assert 20 < wanted.num_steps[128:].min() < 333
     np.testing.assert_allclose(found.y, wanted.y, rtol=1e-2, atol=1e-3)
 
 

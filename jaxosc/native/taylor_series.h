@@ -154,10 +154,16 @@ static void expand(struct series *series, const struct networks *w) {
   }
 }
 
+/* The larger size. A NaN may be passed over: it shows in the state that the step leads to. */
 INLINE vec larger(vec most, vec x) {
+#if defined(__AVX512DQ__)
+  enum { LARGER_SIZE = 3, WITHOUT_SIGN = 2 << 2 };
+  return sizeof(real) == 4 ? (vec)_mm512_range_ps((__m512)most, (__m512)x, LARGER_SIZE | WITHOUT_SIGN)
+                           : (vec)_mm512_range_pd((__m512d)most, (__m512d)x, LARGER_SIZE | WITHOUT_SIGN);
+#else
   const vec size = size_of(x);
-  /* A NaN stays. */
-  return chosen((most < size) | (size != size), size, most);
+  return chosen(most < size, size, most);
+#endif
 }
 
 /* The longest step that the last two terms allow. */

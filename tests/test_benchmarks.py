@@ -62,6 +62,15 @@ def test_accelerators_runs_where_there_is_none(fresh_python, tmp_path):
     assert "kernel: none" in text
 
 
+def test_measures_are_measured(fresh_python, tmp_path):
+    record, text = ran(fresh_python, tmp_path, "measures")
+    assert len(record["rows"]) == 6  # three solvers, one W and a W each
+    for row in record["rows"]:
+        assert row["same_states"] and 0 < row["norm_error"] < 1e-6
+        assert all(min(timing["cpu"]) > 0 for timing in row["timings"].values())
+    assert "all measures cost at most 35 %" in " ".join(text.split())
+
+
 def test_choices_are_measured(fresh_python, tmp_path):
     record, text = ran(fresh_python, tmp_path, "choices", "--only", "CHUNK_BYTES")
     (answer,) = record["answers"]

@@ -128,7 +128,7 @@ INLINE void stretch(real *y, vec *first, struct measures *kept, const struct net
     return;
   }
 #endif
-  if (job->count) begin_course(&course, y, lanes, groups);
+  if (job->count) begin_course(&course, y, lanes);
 #if TILES && !SPLITTING
   stretch_on_tiles((vec *)y, kept, &course, w, job, from, to, groups);
 #else

@@ -50,62 +50,45 @@ INLINE void measure_norms(struct measures *kept, const vec *y, int32_t number, c
 #endif
 }
 
-/* As `Crossings.update`, for lanes `begin` to `end`. */
-INLINE void measure_crossings(struct measures *kept, const real *low, const real *high, int32_t number, const int begin,
-                              const int end) {
-  for (int k = begin; k < end; k++) {
-    if (!(low[k] < 0 && high[k] >= 0)) continue;
-    const real fraction = low[k] / (low[k] - high[k]);
-    const real interval = (real)(number - kept->last_step[k]) + (fraction - kept->last_fraction[k]);
-    if (kept->count[k] == 1) kept->first[k] = interval;
-    if (kept->count[k] >= 1) {
-      const real offset = interval - kept->first[k];
-      kept->deviation[k] += offset;
-      kept->squares[k] += offset * offset;
-    }
-    kept->last_step[k] = number;
-    kept->last_fraction[k] = fraction;
-    kept->count[k]++;
+/* As `Crossings.update`, for lane k, which has crossed zero upward with step `number`. */
+INLINE void measure_crossing(struct measures *kept, const real low, const real high, int32_t number, const int k) {
+  const real fraction = low / (low - high);
+  const real interval = (real)(number - kept->last_step[k]) + (fraction - kept->last_fraction[k]);
+  if (kept->count[k] == 1) kept->first[k] = interval;
+  if (kept->count[k] >= 1) {
+    const real offset = interval - kept->first[k];
+    kept->deviation[k] += offset;
+    kept->squares[k] += offset * offset;
   }
+  kept->last_step[k] = number;
+  kept->last_fraction[k] = fraction;
+  kept->count[k]++;
 }
 
-/* Where neuron 0 of every lane has been since the beginning of a stretch, and a vector of lanes each that is negative
-   where it has crossed zero upward. */
+/* Where neuron 0 of every lane has been since the beginning of a stretch, and bits of the lanes of a vector that have
+   crossed zero upward in each step. */
 struct course {
   real heights[SAMPLE_EVERY + 1][LANES] ALIGNED;
 #if !BY_NEURON
-  mask crossed[GROUPS];
+  uint16_t crossed[GROUPS][SAMPLE_EVERY];
 #endif
 };
 
-INLINE void begin_course(struct course *course, real *y, const int lanes, const int groups) {
+INLINE void begin_course(struct course *course, real *y, const int lanes) {
   for (int k = 0; k < lanes; k++) course->heights[0][k] = *at(y, 0, k, lanes);
-#if !BY_NEURON
-  for (int g = 0; g < groups; g++) course->crossed[g] = (mask){};
-#endif
 }
 
 /* After `place` steps. */
-INLINE void follow(struct course *course, const vec *y, const int place, const int begin, const int end,
-                   const int groups) {
+INLINE void follow(struct course *course, const vec *y, const int place, const int begin, const int end) {
 #if BY_NEURON
   for (int k = begin; k < end; k++) course->heights[place][k] = *at((real *)y, 0, k, LANES);
 #else
 #pragma GCC unroll 8
   for (int g = begin; g < end; g++) {
-    vec *height = (vec *)course->heights[place - 1] + g, now = y[g];
-    ((vec *)course->heights[place])[g] = now;
-    /* By their signs, where -0 counts as 0. */
-    course->crossed[g] |= (mask)*height & ~(mask)(now + 0);
+    course->crossed[g][place - 1] = (uint16_t)rises(((const vec *)course->heights[place - 1])[g], y[g]);
+    ((vec *)course->heights[place])[g] = y[g];
   }
 #endif
-}
-
-/* All that looks at every step, after step `number` of a stretch that has begun with number `from`. */
-INLINE void measure(struct measures *kept, struct course *course, const vec *y, const struct job *job, int32_t number,
-                    int32_t from, const int begin, const int end, const int groups) {
-  if (job->norm) measure_norms(kept, y, number, begin, end, groups);
-  if (job->count) follow(course, y, number - from + 1, begin, end, groups);
 }
 
 /* Crossings are rare, and looked for where there is one. */
@@ -113,17 +96,25 @@ INLINE void end_course(struct measures *kept, const struct course *course, int32
                        const int groups) {
 #if BY_NEURON
   for (int32_t k = from; k < to; k++)
-    measure_crossings(kept, course->heights[k - from], course->heights[k - from + 1], k, 0, lanes);
-#else
-  for (int g = 0; g < groups; g++) {
-    if (!anywhere(course->crossed[g] < 0)) continue;
-    for (int32_t k = from; k < to; k++) {
-      const real *low = course->heights[k - from], *high = course->heights[k - from + 1];
-      if (anywhere((((const vec *)low)[g] < 0) & (((const vec *)high)[g] >= 0)))
-        measure_crossings(kept, low, high, k, g * WIDTH, (g + 1) * WIDTH);
+    for (int lane = 0; lane < lanes; lane++) {
+      const real low = course->heights[k - from][lane], high = course->heights[k - from + 1][lane];
+      if (low < 0 && high >= 0) measure_crossing(kept, low, high, k, lane);
     }
-  }
+#else
+  for (int g = 0; g < groups; g++)
+    for (int place = 0; place < to - from; place++)
+      for (unsigned bits = course->crossed[g][place]; bits; bits &= bits - 1) {
+        const int lane = g * WIDTH + __builtin_ctz(bits);
+        measure_crossing(kept, course->heights[place][lane], course->heights[place + 1][lane], from + place, lane);
+      }
 #endif
+}
+
+/* All that looks at every step, after step `number` of a stretch that has begun with number `from`. */
+INLINE void measure(struct measures *kept, struct course *course, const vec *y, const struct job *job, int32_t number,
+                    int32_t from, const int begin, const int end, const int groups) {
+  if (job->norm) measure_norms(kept, y, number, begin, end, groups);
+  if (job->count) follow(course, y, number - from + 1, begin, end);
 }
 
 /* As `EnergyDrift.update`. */

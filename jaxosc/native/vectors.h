@@ -73,6 +73,21 @@ INLINE int anywhere(mask which) {
 #endif
 }
 
+/* A bit for each place where x is negative and y is not. */
+INLINE unsigned rises(vec x, vec y) {
+#if defined(__AVX512F__)
+  return sizeof(real) == 4
+             ? _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask((__m512)x, (__m512)(vec){}, _CMP_LT_OQ), (__m512)y,
+                                       (__m512)(vec){}, _CMP_GE_OQ)
+             : _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask((__m512d)x, (__m512d)(vec){}, _CMP_LT_OQ), (__m512d)y,
+                                       (__m512d)(vec){}, _CMP_GE_OQ);
+#else
+  unsigned bits = 0;
+  for (int k = 0; k < WIDTH; k++) bits |= (unsigned)(x[k] < 0 && y[k] >= 0) << k;
+  return bits;
+#endif
+}
+
 INLINE vec clamped(vec x, real most) {
   x = chosen(x > spread(most), spread(most), x);
   return chosen(x < spread(-most), spread(-most), x);

@@ -43,7 +43,9 @@ def draw(found: Sequence[Found], path: Path) -> None:
 
 def _panel(axes: Axes, found: Sequence[Found]) -> None:
     sizes = [one.case.n for one in found]
-    axes.fill_between(sizes, [one.roofline for one in found], alpha=0.15, color="grey", label="below the roofline")
+    axes.fill_between(
+        sizes, [one.roofline for one in found], alpha=0.15, color="grey", label="below the roofline of vector units"
+    )
     for mark, (name, label) in zip(marks(len(SHOWN), dark=False), SHOWN.items(), strict=True):
         ours = name.startswith(OURS)
         look = dict(color=mark.color, marker=mark.marker, fillstyle="full" if ours else "none")

@@ -48,8 +48,14 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture(scope="session")
+def loops_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for the process: XLA takes no second loop under the name of a first."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(scope="module")
-def native_loops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def native_loops(loops_folder: Path) -> Iterator[None]:
     """Time loops in C, kept in a folder of these tests; without a compiler there is nothing to test."""
     from jaxosc import native
     from jaxosc.native import build
@@ -58,7 +64,7 @@ def native_loops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         pytest.skip("no C compiler (gcc or clang) on this machine")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(build.ASKED, "1")
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(loops_folder))
         build.target_of.cache_clear()
         yield
         build.target_of.cache_clear()

@@ -19,6 +19,12 @@
 
 #define SAMPLE_EVERY 10
 
+/* A compiler that does not know the tile unit leaves the products to the vector units. */
+#if TILES && !defined(__AMX_BF16__)
+#undef TILES
+#define TILES 0
+#endif
+
 /* BY_NEURON: a large W of its own goes across the vectors neuron by neuron, read from the first cache in every step,
    where lanes side by side would have to fetch theirs from the second. Not in a splitting, whose neurons wait for each
    other. */
@@ -366,7 +372,7 @@ XLA_FFI_Error *HANDLER(XLA_FFI_CallFrame *frame) {
 #endif
   long begin = 0;
   for (; job.lanes - begin >= LANES; begin += LANES) run_block(&job, begin, LANES, own, GROUPS);
-  /* What is left: in one block if it fills most of it, else vector by vector. */
+  /* What is left: in one block if it fills most of it, else in narrow ones. */
   const long narrow = BY_NEURON ? LANES : FEW * WIDTH;
   if (job.lanes - begin > LANES / 2) {
     run_block(&job, begin, (int)(job.lanes - begin), own, GROUPS);
